@@ -1,0 +1,43 @@
+"""What one call to Gemini can end in, as values that know nothing of the SDK or of gRPC."""
+
+from dataclasses import dataclass
+
+NO_CANDIDATE = "NO_CANDIDATE"
+"""`Reply.finish_reason` of a reply that holds no candidate at all."""
+
+TIMEOUT = "TIMEOUT"
+"""`Failure.status` of a call that did not end within its time."""
+
+BROKEN = "BROKEN"
+"""`Failure.status` of a call whose bytes could not be read, or that broke in a way gRPC has no code for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A call that Gemini completed; whether it is an answer is for `prompts.outcome` to say.
+
+    `finish_reason` and `block_reason` carry the names of Google's enums (`STOP`, `SAFETY`, …), `UNKNOWN_<n>` for a
+    number newer than the SDK; `finish_reason` is `NO_CANDIDATE` when there was no candidate, `block_reason` is None
+    when the prompt was let through. `text` is empty when there were no parts, `response_id` when Gemini sent none.
+    """
+
+    response_id: str
+    text: str
+    finish_reason: str
+    block_reason: str | None
+    prompt_tokens: int
+    reply_tokens: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that ended without a reply.
+
+    `status` is the name of a gRPC code (`UNAVAILABLE`, …), `TIMEOUT` or `BROKEN`; `retry_after` is how many seconds
+    Gemini asked to wait, if it did; `detail` is for the log alone and never holds the API key.
+    """
+
+    status: str
+    retry_after: float | None
+    detail: str

@@ -1,0 +1,1 @@
+"""The prompt engine: from an accepted prompt to a stored answer."""

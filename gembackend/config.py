@@ -1,0 +1,293 @@
+"""Settings, read once from the environment and validated together.
+
+This is the only module that reads `os.environ`. Every fault is collected before any is
+reported, each names its variable, and no value is ever echoed.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+from urllib.parse import quote, urlsplit
+
+from dotenv import dotenv_values
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Mode = Literal["dev", "serve"]
+T = TypeVar("T")
+
+_PLACEHOLDER = re.compile(r"change.?(me|this)|replace.?(me|this)|placeholder|your.?(jwt|secret|key|own)|^<.*>$", re.I)
+
+
+class ConfigError(Exception):
+    """The environment is not usable; `faults` has one sentence a fault, each naming its variable."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `requests` in any `seconds`."""
+
+    requests: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the environment decides. Times are seconds; `None` means unset.
+
+    Under `dev`, what is `None` here and needed is filled in by `embedded.services`.
+    """
+
+    environment: Literal["development", "production"]
+    server_host: str
+    server_port: int
+    metrics_port: int | None
+    public_base_url: str
+    trusted_proxies: tuple[Network, ...]
+    database_url: str | None
+    database_pool_size: int
+    redis_url: str | None
+    jwt_secret_key: str | None
+    jwt_previous_keys: tuple[str, ...]
+    jwt_ttl_seconds: int
+    otp_delivery: Literal["response", "webhook"]
+    otp_webhook_url: str | None
+    otp_webhook_secret: str | None
+    otp_ttl_seconds: int
+    otp_resend_seconds: int
+    otp_max_attempts: int
+    auth_rate_limit: RateLimit
+    basic_daily_prompts: int
+    prompt_max_chars: int
+    prompt_workers: int
+    prompt_history_messages: int
+    prompt_max_attempts: int
+    prompt_lease_seconds: float
+    prompt_backlog_limit: int
+    prompt_room_limit: int
+    gemini_api_key: str | None
+    gemini_model: str
+    gemini_fallback_model: str | None
+    gemini_endpoint: str | None
+    gemini_timeout_seconds: float
+    stripe_secret_key: str | None
+    pro_price_id: str | None
+    stripe_webhook_signing_secrets: tuple[str, ...]
+    stripe_api_base: str | None
+    past_due_grace_days: int
+    shutdown_grace_seconds: float
+    log_level: str
+    log_format: Literal["json", "console"]
+    data_dir: Path
+
+
+class _Reader:
+    """Takes typed values out of the environment and collects what is wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.faults: list[str] = []
+
+    def text(self, name: str) -> str | None:
+        """The value without surrounding space, or None when unset or empty."""
+        return self.environ.get(name, "").strip() or None
+
+    def parsed(self, name: str, parse: Callable[[str], T], default: T, expects: str) -> T:
+        """The value as `parse` makes it, or the default; a fault says what was expected."""
+        raw = self.text(name)
+        if raw is None:
+            return default
+        try:
+            return parse(raw)
+        except ValueError:
+            self.faults.append(f"{name} must be {expects}")
+            return default
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole number from low to high."""
+        return self.parsed(name, _within(int, low, high), default, f"a whole number from {low} to {high}")
+
+    def seconds(self, name: str, default: float, low: float, high: float) -> float:
+        """A number of seconds from low to high; fractions are allowed."""
+        return self.parsed(name, _within(float, low, high), default, f"a number of seconds from {low:g} to {high:g}")
+
+    def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
+        """One of a few words."""
+
+        def parse(raw: str) -> str:
+            if raw.lower() not in options:
+                raise ValueError
+            return raw.lower()
+
+        return self.parsed(name, parse, default, "one of " + ", ".join(options))
+
+    def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
+        """A URL of one of the schemes, or None when unset."""
+
+        def parse(raw: str) -> str | None:
+            parts = urlsplit(raw)
+            if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/")):
+                raise ValueError
+            _ = parts.port
+            return raw
+
+        return self.parsed(name, parse, None, "a URL starting with " + " or ".join(f"{s}://" for s in schemes))
+
+    def listed(self, name: str) -> tuple[str, ...]:
+        """A comma-separated list without empty members."""
+        return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
+
+
+def _within(kind: Callable[[str], T], low: float, high: float) -> Callable[[str], T]:
+    def parse(raw: str) -> T:
+        value = kind(raw)
+        if not low <= value <= high:  # type: ignore[operator]
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _rate_limit(raw: str) -> RateLimit:
+    match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", raw)
+    if not match:
+        raise ValueError
+    return RateLimit(int(match[1]), int(match[2]))
+
+
+def _networks(raw: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in raw.split(",") if part.strip())
+
+
+def _database_url(env: _Reader) -> str | None:
+    if env.text("DATABASE_URL"):
+        return env.url("DATABASE_URL", ("postgresql", "postgres"))
+    if not env.text("DB_HOST"):
+        return None
+    port = env.integer("DB_PORT", 5432, 1, 65535)
+    user, password = quote(env.text("DB_USER") or "postgres", safe=""), env.text("DB_PASS")
+    login = f"{user}:{quote(password, safe='')}" if password else user
+    return f"postgresql://{login}@{env.text('DB_HOST')}:{port}/{quote(env.text('DB_NAME') or 'postgres', safe='')}"
+
+
+def weak_key(key: str) -> str | None:
+    """Why this signing key is not fit for production, or None; the key itself is not in the answer."""
+    if len(key.encode()) < 32:
+        return "must be at least 32 bytes"
+    if len(set(key)) < 4:
+        return "repeats too few characters; make one with: openssl rand -base64 48"
+    if _PLACEHOLDER.search(key):
+        return "is a placeholder; make one with: openssl rand -base64 48"
+    return None
+
+
+def environment(directory: Path | None = None) -> dict[str, str]:
+    """The real environment laid over the `.env` file of the working directory."""
+    values = dotenv_values((directory or Path.cwd()) / ".env")
+    return {name: value for name, value in values.items() if value is not None} | dict(os.environ)
+
+
+def load(environ: Mapping[str, str], mode: Mode) -> Settings:
+    """Settings for `dev` or `serve` out of an environment; raises ConfigError with every fault at once."""
+    env = _Reader(environ)
+    dev = mode == "dev"
+    port = env.integer("SERVER_PORT", 3000, 0, 65535)
+    settings = Settings(
+        environment=env.choice(  # type: ignore[arg-type]
+            "ENVIRONMENT", ("development", "production"), "development" if dev else "production"
+        ),
+        server_host=env.text("SERVER_HOST") or ("127.0.0.1" if dev else "0.0.0.0"),
+        server_port=port,
+        metrics_port=env.integer("METRICS_PORT", 0, 1, 65535) or None,
+        public_base_url=(env.url("PUBLIC_BASE_URL", ("http", "https")) or f"http://127.0.0.1:{port}").rstrip("/"),
+        trusted_proxies=env.parsed("TRUSTED_PROXIES", _networks, (), "a comma-separated list of CIDRs"),
+        database_url=_database_url(env),
+        database_pool_size=env.integer("DATABASE_POOL_SIZE", 10, 2, 500),
+        redis_url=env.url("REDIS_URL" if env.text("REDIS_URL") else "UPSTASH_URL", ("redis", "rediss", "unix")),
+        jwt_secret_key=env.text("JWT_SECRET_KEY"),
+        jwt_previous_keys=env.listed("JWT_PREVIOUS_KEYS"),
+        jwt_ttl_seconds=env.integer("JWT_TTL_SECONDS", 1200, 1, 31_536_000),
+        otp_delivery=env.choice("OTP_DELIVERY", ("response", "webhook"), "response"),  # type: ignore[arg-type]
+        otp_webhook_url=env.url("OTP_WEBHOOK_URL", ("http", "https")),
+        otp_webhook_secret=env.text("OTP_WEBHOOK_SECRET"),
+        otp_ttl_seconds=env.integer("OTP_TTL_SECONDS", 300, 1, 86_400),
+        otp_resend_seconds=env.integer("OTP_RESEND_SECONDS", 30, 0, 86_400),
+        otp_max_attempts=env.integer("OTP_MAX_ATTEMPTS", 5, 1, 100),
+        auth_rate_limit=env.parsed(
+            "AUTH_RATE_LIMIT", _rate_limit, RateLimit(30, 300), "requests/seconds, for example 30/300"
+        ),
+        basic_daily_prompts=env.integer("BASIC_DAILY_PROMPTS", 5, 0, 1_000_000_000),
+        prompt_max_chars=env.integer("PROMPT_MAX_CHARS", 8000, 1, 60_000),
+        prompt_workers=env.integer("PROMPT_WORKERS", 64, 1, 10_000),
+        prompt_history_messages=env.integer("PROMPT_HISTORY_MESSAGES", 20, 0, 1000),
+        prompt_max_attempts=env.integer("PROMPT_MAX_ATTEMPTS", 5, 1, 100),
+        prompt_lease_seconds=env.seconds("PROMPT_LEASE_SECONDS", 30, 1, 3600),
+        prompt_backlog_limit=env.integer("PROMPT_BACKLOG_LIMIT", 10_000, 1, 1_000_000_000),
+        prompt_room_limit=env.integer("PROMPT_ROOM_LIMIT", 20, 1, 1_000_000),
+        gemini_api_key=env.text("GEMINI_API_KEY"),
+        gemini_model=env.text("GEMINI_MODEL") or "gemini-2.5-flash-lite",
+        gemini_fallback_model=env.text("GEMINI_FALLBACK_MODEL"),
+        gemini_endpoint=env.url("GEMINI_ENDPOINT", ("grpc", "grpcs")),
+        gemini_timeout_seconds=env.seconds("GEMINI_TIMEOUT_SECONDS", 30, 0.05, 600),
+        stripe_secret_key=env.text("STRIPE_SECRET_KEY"),
+        pro_price_id=env.text("PRO_PRICE_ID"),
+        stripe_webhook_signing_secrets=env.listed("STRIPE_WEBHOOK_SIGNING_SECRET"),
+        stripe_api_base=env.url("STRIPE_API_BASE", ("http", "https")),
+        past_due_grace_days=env.integer("PAST_DUE_GRACE_DAYS", 7, 0, 365),
+        shutdown_grace_seconds=env.seconds("SHUTDOWN_GRACE_SECONDS", 25, 1, 3600),
+        log_level=env.choice("LOG_LEVEL", ("debug", "info", "warning", "error"), "info"),
+        log_format=env.choice("LOG_FORMAT", ("json", "console"), "console" if dev else "json"),  # type: ignore[arg-type]
+        data_dir=Path(env.text("GEMBACKEND_DATA_DIR") or ".data").expanduser().resolve(),
+    )
+    faults = env.faults + _conflicts(settings, env, mode)
+    if faults:
+        raise ConfigError(faults)
+    return settings
+
+
+def _conflicts(settings: Settings, env: _Reader, mode: Mode) -> list[str]:
+    """What is wrong between variables, or missing: the rules of `serve` and of production."""
+    faults = []
+    if settings.otp_delivery == "webhook":
+        for name in ("OTP_WEBHOOK_URL", "OTP_WEBHOOK_SECRET"):
+            if not env.text(name):
+                faults.append(f"{name} is required when OTP_DELIVERY is webhook")
+    if mode == "serve":
+        required = {
+            "DATABASE_URL": "PostgreSQL, for example postgresql://user:pass@host:5432/name",
+            "REDIS_URL": "Redis, for example redis://host:6379/0",
+            "JWT_SECRET_KEY": "a signing key of at least 32 bytes; make one with: openssl rand -base64 48",
+            "GEMINI_API_KEY": "a key of the Gemini API, from https://aistudio.google.com/apikey (or GEMINI_ENDPOINT)",
+            "OTP_DELIVERY": "webhook, or response to return codes in replies (never for real users)",
+        }
+        given = {
+            "DATABASE_URL": _either(env, "DATABASE_URL", "DB_HOST"),
+            "REDIS_URL": _either(env, "REDIS_URL", "UPSTASH_URL"),
+            "GEMINI_API_KEY": _either(env, "GEMINI_API_KEY", "GEMINI_ENDPOINT"),
+        }
+        for name, what in required.items():
+            if not given.get(name, env.text(name)):
+                faults.append(f"{name} is required: {what}")
+    if settings.environment == "production":
+        named = [("JWT_SECRET_KEY", settings.jwt_secret_key)]
+        named += [("JWT_PREVIOUS_KEYS", key) for key in settings.jwt_previous_keys]
+        faults += [f"{name} {why}" for name, key in named if key and (why := weak_key(key))]
+    elif settings.jwt_secret_key and len(settings.jwt_secret_key.encode()) < 32:
+        faults.append("JWT_SECRET_KEY must be at least 32 bytes")
+    if settings.stripe_secret_key:
+        if not settings.pro_price_id:
+            faults.append("PRO_PRICE_ID is required when STRIPE_SECRET_KEY is set: the price of the Pro plan")
+        if not settings.stripe_webhook_signing_secrets:
+            faults.append("STRIPE_WEBHOOK_SIGNING_SECRET is required when STRIPE_SECRET_KEY is set")
+    return faults
+
+
+def _either(env: _Reader, *names: str) -> str | None:
+    return next((value for name in names if (value := env.text(name))), None)

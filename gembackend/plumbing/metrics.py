@@ -1,0 +1,67 @@
+"""Every metric of the service, declared once. Base units; every label has a bounded set of values."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import gc_collector, platform_collector, process_collector
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+process_collector.ProcessCollector(registry=REGISTRY)
+platform_collector.PlatformCollector(registry=REGISTRY)
+gc_collector.GCCollector(registry=REGISTRY)
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_GEMINI_SECONDS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60)
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(name, text, labels, namespace="gembackend", registry=REGISTRY)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(name, text, labels, namespace="gembackend", registry=REGISTRY)
+
+
+def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+    return Histogram(name, text, labels, namespace="gembackend", registry=REGISTRY, buckets=buckets)
+
+
+HTTP_SECONDS = _histogram(
+    "http_request_duration_seconds", "Time to answer a request.", "method", "route", "status"
+)
+HTTP_IN_FLIGHT = _gauge("http_requests_in_flight", "Requests being answered now.")
+
+PROMPTS_ACCEPTED = _counter("prompts_accepted", "Prompts accepted.")
+PROMPTS_REFUSED = _counter("prompts_refused", "Prompts not accepted, by reason.", "reason")
+PROMPTS_FINISHED = _counter("prompts_finished", "Prompts finished, by outcome and error code.", "outcome", "code")
+PROMPTS_RETRIED = _counter("prompts_retried", "Attempts that will be tried again, by code.", "code")
+PROMPTS_IN_FLIGHT = _gauge("prompts_in_flight", "Prompts claimed by this process and not yet committed.")
+PROMPTS_SECONDS = _histogram(
+    "prompt_duration_seconds", "Time from acceptance to the stored answer.", buckets=_GEMINI_SECONDS
+)
+QUEUE_DEPTH = _gauge("queue_depth", "Unfinished prompts in the database.")
+QUEUE_OLDEST_SECONDS = _gauge("queue_oldest_age_seconds", "Age of the oldest prompt that waits for its turn.")
+ACCEPT_BATCH = _histogram("accept_batch_size", "Prompts accepted in one commit.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+COMMIT_BATCH = _histogram("commit_batch_size", "Outcomes stored in one commit.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+ACCEPT_SECONDS = _histogram("accept_duration_seconds", "Time of one accepting transaction.")
+CLAIM_SECONDS = _histogram("claim_duration_seconds", "Time of one batched claim.")
+COMMIT_SECONDS = _histogram("commit_duration_seconds", "Time of one batched commit of outcomes.")
+STALE_WRITES = _counter("stale_writes", "Outcomes that came after another process had taken the prompt over.")
+TAKEOVERS = _counter("takeovers", "Prompts claimed after another process's lease ran out.")
+LEASES_LOST = _counter("leases_lost", "Prompts whose lease another process took over while they ran here.")
+HINTS_SENT = _counter("hints_sent", "Stream entries added, by sender.", "sender")
+HINTS_DROPPED = _counter("hints_dropped", "Hints not sent because Redis was away; the sweeper sends them again.")
+SWEEPS = _counter("sweeps", "Sweeps of the queue made as the leader.")
+CONCURRENCY_LIMIT = _gauge("gemini_concurrency_limit", "Prompts that may be in flight to Gemini now.")
+BREAKER_OPEN = _gauge("gemini_breaker_open", "1 while Gemini is treated as down and prompts wait.")
+
+GEMINI_SECONDS = _histogram(
+    "gemini_call_duration_seconds", "Time of one call to Gemini, by status.", "status", buckets=_GEMINI_SECONDS
+)
+GEMINI_TOKENS = _counter("gemini_tokens", "Tokens that Gemini counted, by direction.", "direction")
+
+ACTOR_RESTARTS = _counter("actor_restarts", "Actors restarted after a crash.", "actor")
+ACTOR_UNHANDLED = _counter("actor_unhandled_messages", "Messages that an actor did not know.", "actor")
+MAILBOX_DEPTH = _gauge("mailbox_depth", "Messages waiting in an actor's mailbox.", "actor")
+
+POOL_IN_USE = _gauge("database_connections_in_use", "Database connections doing work.")
+POOL_OPEN = _gauge("database_connections_open", "Database connections open.")
+LOOP_LAG_SECONDS = _gauge("event_loop_lag_seconds", "How late the event loop last woke a timer.")

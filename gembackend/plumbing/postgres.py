@@ -1,0 +1,143 @@
+"""The PostgreSQL pool, with every wait bounded and every outage turned into one fault."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from gembackend.plumbing.faults import Fault
+
+Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+SCHEMA_VERSION = 2
+"""The newest migration in sql/migrations that this code was written for."""
+
+ACQUIRE_SECONDS = 1.0
+STATEMENT_SECONDS = 1.5
+RETRY_AFTER_SECONDS = 1
+
+OUTAGES = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DiskFullError,
+)
+"""What says that the database, and not the statement, is at fault."""
+
+
+class SchemaMismatch(Exception):
+    """The database is not at the schema version this code needs; the text says what to do."""
+
+
+class Database:
+    """A pool whose every connection is handed out for one bounded piece of work.
+
+    An outage becomes `Fault("database_unavailable")` within ACQUIRE_SECONDS + STATEMENT_SECONDS;
+    a connection that was in use then is thrown away, so the pool heals by itself.
+    """
+
+    def __init__(self, url: str, size: int) -> None:
+        self._url = url
+        self._size = size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Make the pool; connections are made when they are first needed."""
+        self._pool = await asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=self._size,
+            timeout=ACQUIRE_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            server_settings={"application_name": "gembackend", "jit": "off", "timezone": "UTC"},
+        )
+
+    async def close(self) -> None:
+        """Close every connection; those that do not answer are cut."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        try:
+            async with asyncio.timeout(2):
+                await pool.close()
+        except OUTAGES:
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for one piece of work; raises Fault("database_unavailable") on an outage."""
+        if self._pool is None:
+            raise _unavailable()
+        try:
+            held = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        except OUTAGES as error:
+            raise _unavailable() from error
+        try:
+            yield held
+        except OUTAGES as error:
+            held.terminate()
+            raise _unavailable() from error
+        except asyncio.CancelledError:
+            # The statement under way is of no use to anyone: cut it rather than wait for the server's word.
+            held.terminate()
+            raise
+        finally:
+            await self._pool.release(held)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction, committed when the block ends well."""
+        async with self.connection() as held, held.transaction():
+            yield held
+
+    def usage(self) -> tuple[int, int]:
+        """How many connections are in use, and how many are open."""
+        if self._pool is None:
+            return 0, 0
+        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return size - idle, size
+
+    async def ping(self) -> None:
+        """Raise Fault unless the database answers."""
+        async with self.connection() as held:
+            await held.fetchval("SELECT 1")
+
+
+def _unavailable() -> Fault:
+    return Fault(
+        "database_unavailable",
+        "The database cannot be reached at the moment; try again shortly.",
+        retry_after=RETRY_AFTER_SECONDS,
+    )
+
+
+async def check_schema(connection: Connection) -> None:
+    """Raise SchemaMismatch unless the schema is exactly the one this code was written for."""
+    try:
+        version = await connection.fetchval("SELECT max(version) FROM schema_migrations")
+    except asyncpg.UndefinedTableError:
+        version = None
+    if version == SCHEMA_VERSION:
+        return
+    found = f"has schema version {version}" if version else "has no gembackend schema"
+    remedy = (
+        "run a newer gembackend"
+        if version and version > SCHEMA_VERSION
+        else 'apply it with: psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f sql/migrate.sql'
+    )
+    raise SchemaMismatch(f"The database {found}, this gembackend needs version {SCHEMA_VERSION}; {remedy}")
+
+
+def affected(status: Any) -> int:
+    """How many rows a command changed, from its PostgreSQL command tag ("UPDATE 3" is 3)."""
+    return int(str(status).rsplit(" ", 1)[-1])

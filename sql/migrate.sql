@@ -1,0 +1,38 @@
+-- Brings any database, empty or older, to the current schema:
+--   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f sql/migrate.sql
+-- Safe to run again and safe to run twice at once. Each step is one transaction together with its
+-- line in the ledger, so a failed step leaves the earlier version whole.
+
+\set ON_ERROR_STOP on
+\set QUIET on
+SET client_min_messages = warning;
+SET lock_timeout = '60s';
+
+-- One migration at a time; the lock goes with the session.
+SELECT pg_advisory_lock(7304612205398231) \g /dev/null
+
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 1) AS pending \gset
+\if :pending
+    BEGIN;
+    \ir migrations/0001_initial.sql
+    INSERT INTO schema_migrations (version, name) VALUES (1, 'initial');
+    COMMIT;
+\endif
+
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 2) AS pending \gset
+\if :pending
+    BEGIN;
+    \ir migrations/0002_auth.sql
+    INSERT INTO schema_migrations (version, name) VALUES (2, 'auth');
+    COMMIT;
+\endif
+
+SELECT pg_advisory_unlock(7304612205398231) \g /dev/null
+
+SELECT 'schema version ' || max(version) AS "gembackend" FROM schema_migrations;

@@ -1,0 +1,1 @@
+"""Chatrooms: made, listed, looked at, renamed and deleted by their owner."""

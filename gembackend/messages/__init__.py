@@ -1,0 +1,1 @@
+"""Messages and prompts as a client sees them: sending, watching, reading back."""

@@ -1,0 +1,156 @@
+"""Messages over HTTP: send a prompt, watch it, read the room back."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from aiohttp import web
+from aiohttp.typedefs import LooseHeaders
+
+from gembackend.chatrooms import store as chatrooms
+from gembackend.messages import store
+from gembackend.messages.models import LatestExchange, MessagePage, NewMessage, Prompt
+from gembackend.messages.rules import Accept, NewPrompt, Verdict, Watch, problem_with
+from gembackend.plumbing.faults import Fault, invalid, not_found
+from gembackend.plumbing.ids import new_id
+from gembackend.plumbing.postgres import Database
+from gembackend.quota.rules import seconds_until_reset
+from gembackend.web.body import json_reply, read_body
+from gembackend.web.middleware import request_id_of
+from gembackend.web.paging import encode_cursor, page_of
+from gembackend.web.params import idempotency_key, path_id, prefer_wait
+from gembackend.web.routing import Route
+from gembackend.web.session import session_of
+
+BUSY_RETRY_SECONDS = 5
+"""When a client whose room or whose service is full may try again."""
+
+
+class MessageRoutes:
+    """The message and prompt endpoints. `accept` and `watch` are the prompt engine's."""
+
+    def __init__(
+        self, database: Database, accept: Accept, watch: Watch, *, longest_prompt: int, daily_prompts: int
+    ) -> None:
+        self._database = database
+        self._accept = accept
+        self._watch = watch
+        self._longest_prompt = longest_prompt
+        self._daily_prompts = daily_prompts
+
+    def table(self) -> list[Route]:
+        """What is where."""
+        messages = "/v1/chatroom/{chatroom_id}/message"
+        refusals = ("daily_limit_reached", "room_busy", "backlog_full", "idempotency_key_reused")
+        return [
+            Route("POST", messages, self.send, "Send a prompt", NewMessage, Prompt, 202, errors=refusals),
+            Route("GET", messages, self.latest, "The latest exchange", reply=LatestExchange),
+            Route("GET", messages + "/all", self.page, "Every message, oldest first", reply=MessagePage),
+            Route("GET", "/v1/prompt/{prompt_id}", self.prompt, "A prompt and its reply", reply=Prompt),
+        ]
+
+    async def send(self, request: web.Request) -> web.StreamResponse:
+        """Accept a prompt; with `Prefer: wait=N`, answer when it has finished or N seconds have passed."""
+        user_id, wait = session_of(request).user_id, prefer_wait(request)
+        chatroom_id = path_id(request, "chatroom_id", "chatroom")
+        key = idempotency_key(request)
+        body = await read_body(request, NewMessage)
+        if problem := problem_with(body.prompt, self._longest_prompt):
+            raise invalid("prompt", problem)
+        new = NewPrompt(new_id(), user_id, chatroom_id, body.prompt, key, request_id_of(request))
+        with self._watch(new.id) as finish:
+            verdict = await self._accept(new)
+            if verdict.decision == "accepted" and wait is None:
+                assert verdict.accepted_at is not None
+                prompt = Prompt(
+                    id=new.id,
+                    chatroom_id=chatroom_id,
+                    status="queued",
+                    prompt=new.content,
+                    attempts=0,
+                    created_at=verdict.accepted_at,
+                )
+            else:
+                prompt_id = self._taken(verdict)
+                if wait is not None and prompt_id == new.id:
+                    await finish.within(wait)
+                    wait = 0
+                prompt = await self._waited(user_id, prompt_id, wait)
+        done = prompt.finished and wait is not None
+        return json_reply(prompt, status=200 if done else 202, headers=_headers(request, prompt))
+
+    async def latest(self, request: web.Request) -> web.StreamResponse:
+        """The room's newest prompt; with `Prefer: wait=N`, once it has finished."""
+        user_id, wait = session_of(request).user_id, prefer_wait(request)
+        chatroom_id = path_id(request, "chatroom_id", "chatroom")
+        async with self._database.connection() as connection:
+            prompt = await store.latest(connection, user_id, chatroom_id)
+            if prompt is None and not await chatrooms.exists(connection, user_id, chatroom_id):
+                raise not_found("chatroom")
+        if prompt is not None and wait is not None and not prompt.finished:
+            prompt = await self._waited(user_id, prompt.id, wait)
+        return json_reply(LatestExchange(prompt=prompt), headers=_preference(request))
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """The room's messages, oldest first."""
+        user_id, page = session_of(request).user_id, page_of(request)
+        chatroom_id = path_id(request, "chatroom_id", "chatroom")
+        if page.cursor is not None and not (page.cursor.isascii() and page.cursor.isdigit() and len(page.cursor) < 19):
+            raise invalid("cursor", "must be a next_cursor of this list")
+        async with self._database.connection() as connection:
+            found = await store.page(connection, user_id, chatroom_id, int(page.cursor or -1), page.limit + 1)
+            if not found and not await chatrooms.exists(connection, user_id, chatroom_id):
+                raise not_found("chatroom")
+        more, found = len(found) > page.limit, found[: page.limit]
+        cursor = encode_cursor(str(found[-1][0])) if more else None
+        return json_reply(MessagePage(messages=[message for _, message in found], next_cursor=cursor))
+
+    async def prompt(self, request: web.Request) -> web.StreamResponse:
+        """One prompt; with `Prefer: wait=N`, once it has finished."""
+        prompt_id = path_id(request, "prompt_id", "prompt")
+        prompt = await self._waited(session_of(request).user_id, prompt_id, prefer_wait(request))
+        return json_reply(prompt, headers=_preference(request))
+
+    async def _waited(self, user_id: UUID, prompt_id: UUID, wait: float | None) -> Prompt:
+        """The prompt as it is, or as it is when it has finished or `wait` seconds have passed."""
+        with self._watch(prompt_id) as finish:
+            prompt = await self._read(user_id, prompt_id)
+            if not wait or prompt.finished:
+                return prompt
+            await finish.within(wait)
+        return await self._read(user_id, prompt_id)
+
+    async def _read(self, user_id: UUID, prompt_id: UUID) -> Prompt:
+        async with self._database.connection() as connection:
+            prompt = await store.prompt(connection, user_id, prompt_id)
+        if prompt is None:
+            raise not_found("prompt")
+        return prompt
+
+    def _taken(self, verdict: Verdict) -> UUID:
+        """The id of the prompt that was accepted, now or earlier; raises the Fault that says why none was."""
+        match verdict.decision:
+            case "accepted" | "replayed":
+                assert verdict.prompt_id is not None
+                return verdict.prompt_id
+            case "not_found":
+                raise not_found("chatroom")
+            case "key_reused":
+                raise Fault("idempotency_key_reused", "This Idempotency-Key was used with another request.")
+            case "room_busy":
+                text = "This chatroom has too many unfinished prompts; wait for some of them."
+                raise Fault("room_busy", text, retry_after=BUSY_RETRY_SECONDS)
+            case "backlog_full":
+                text = "Too many prompts are waiting for Gemini; try again shortly."
+                raise Fault("backlog_full", text, retry_after=BUSY_RETRY_SECONDS)
+            case "daily_limit_reached":
+                text = f"Basic users may send {self._daily_prompts} prompts a day (UTC); Pro has no limit."
+                raise Fault("daily_limit_reached", text, retry_after=seconds_until_reset(datetime.now(UTC)))
+
+
+def _preference(request: web.Request) -> dict[str, str]:
+    wait = prefer_wait(request)
+    return {} if wait is None else {"Preference-Applied": f"wait={wait:g}"}
+
+
+def _headers(request: web.Request, prompt: Prompt) -> LooseHeaders:
+    return {"Location": f"/v1/prompt/{prompt.id}"} | _preference(request)

@@ -1,0 +1,59 @@
+"""What is asked of the prompt engine when a message is sent, and what it answers."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+from uuid import UUID
+
+Decision = Literal[
+    "accepted", "replayed", "key_reused", "not_found", "room_busy", "daily_limit_reached", "backlog_full"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NewPrompt:
+    """A prompt to accept. Its id is made by the sender, who may so watch it before it exists."""
+
+    id: UUID
+    user_id: UUID
+    chatroom_id: UUID
+    content: str
+    idempotency_key: str | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of it. `prompt_id` and `accepted_at` are those of the earlier prompt when it was replayed."""
+
+    decision: Decision
+    prompt_id: UUID | None = None
+    accepted_at: datetime | None = None
+
+
+Accept = Callable[[NewPrompt], Awaitable[Verdict]]
+"""Asks the engine to accept a prompt; raises Fault when it cannot decide at the moment."""
+
+
+class Finish(Protocol):
+    """The end of one prompt, which may come at any time and from any process."""
+
+    async def within(self, seconds: float) -> bool:
+        """Wait for it at most so long; tells whether it came."""
+
+
+class Watch(Protocol):
+    """Starts to watch a prompt, also one that does not exist yet, until the block ends."""
+
+    def __call__(self, prompt_id: UUID) -> AbstractContextManager[Finish]: ...
+
+
+def problem_with(content: str, longest: int) -> str | None:
+    """What is wrong with a prompt's text, or None."""
+    if not content.strip():
+        return "must not be blank"
+    if len(content) > longest:
+        return f"must be at most {longest} characters"
+    return None

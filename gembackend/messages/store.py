@@ -1,0 +1,86 @@
+"""Reading prompts and messages. Ownership is in every WHERE: what is not the user's does not exist."""
+
+from uuid import UUID
+
+from asyncpg import Record
+
+from gembackend.messages.models import Message, Prompt, PromptError, TokenUsage
+from gembackend.plumbing.postgres import Connection
+
+_PROMPT = """
+    SELECT p.id, p.chatroom_id, p.status, p.content AS prompt, p.attempts, p.created_at, p.finished_at,
+           p.error_code, p.error_message, p.prompt_tokens, p.reply_tokens,
+           m.id AS reply_id, m.content AS reply, m.created_at AS replied_at
+    FROM prompts p LEFT JOIN chatrooms_messages m ON m.prompt_id = p.id AND m.role = 'assistant'
+"""
+
+
+async def prompt(connection: Connection, user_id: UUID, prompt_id: UUID) -> Prompt | None:
+    """One prompt with its reply."""
+    row = await connection.fetchrow(_PROMPT + "WHERE p.id = $2 AND p.user_id = $1", user_id, prompt_id)
+    return _prompt(row) if row else None
+
+
+async def latest(connection: Connection, user_id: UUID, chatroom_id: UUID) -> Prompt | None:
+    """The newest prompt of a room, with its reply."""
+    row = await connection.fetchrow(
+        _PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 ORDER BY p.sequence DESC LIMIT 1", user_id, chatroom_id
+    )
+    return _prompt(row) if row else None
+
+
+async def page(
+    connection: Connection, user_id: UUID, chatroom_id: UUID, after: int, limit: int
+) -> list[tuple[int, Message]]:
+    """Up to `limit` messages with their positions, oldest first, behind position `after`."""
+    rows = await connection.fetch(
+        """
+        SELECT m.position, m.id, m.role, m.content, m.created_at, m.prompt_id
+        FROM chatrooms_messages m JOIN chatrooms_metadata r ON r.id = m.chatroom_id
+        WHERE r.id = $2 AND r.user_id = $1 AND m.position > $3 ORDER BY m.position LIMIT $4
+        """,
+        user_id,
+        chatroom_id,
+        after,
+        limit,
+    )
+    return [
+        (
+            row["position"],
+            Message(
+                id=row["id"],
+                role=row["role"],
+                content=row["content"],
+                created_at=row["created_at"],
+                prompt_id=row["prompt_id"],
+            ),
+        )
+        for row in rows
+    ]
+
+
+def _prompt(row: Record) -> Prompt:
+    reply = error = usage = None
+    if row["reply_id"] is not None:
+        reply = Message(
+            id=row["reply_id"],
+            role="assistant",
+            content=row["reply"],
+            created_at=row["replied_at"],
+            prompt_id=row["id"],
+        )
+        usage = TokenUsage(prompt_tokens=row["prompt_tokens"], reply_tokens=row["reply_tokens"])
+    if row["error_code"] is not None:
+        error = PromptError(code=row["error_code"], message=row["error_message"])
+    return Prompt(
+        id=row["id"],
+        chatroom_id=row["chatroom_id"],
+        status=row["status"],
+        prompt=row["prompt"],
+        attempts=row["attempts"],
+        created_at=row["created_at"],
+        finished_at=row["finished_at"],
+        error=error,
+        reply=reply,
+        usage=usage,
+    )

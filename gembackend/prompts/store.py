@@ -1,0 +1,296 @@
+"""The SQL of the prompt engine. PostgreSQL alone decides order, claim, attempts, result and quota."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from gembackend.messages.rules import NewPrompt, Verdict
+from gembackend.plumbing.postgres import Connection
+
+_SWEEPER_LOCK = 7304612205398232
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A prompt this process may work on while its lease lasts, with what came before it in its room.
+
+    `exhausted` says that its attempts were spent already: it is claimed only to be given up.
+    `history` is (role, text), oldest first.
+    """
+
+    id: UUID
+    chatroom_id: UUID
+    fence: int
+    attempt: int
+    exhausted: bool
+    taken_over: bool
+    content: str
+    history: tuple[tuple[str, str], ...]
+    request_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What to store of a claimed prompt: an answer, a failure, or another turn in the queue.
+
+    `delay` is the seconds until a queued prompt may be claimed again; `attempts_back` gives attempts back.
+    """
+
+    id: UUID
+    fence: int
+    status: str
+    error_code: str | None = None
+    error_message: str | None = None
+    response_id: str | None = None
+    reply: str | None = None
+    prompt_tokens: int | None = None
+    reply_tokens: int | None = None
+    delay: float = 0.0
+    attempts_back: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Unfinished prompts in the database, and the age in seconds of the oldest that is due."""
+
+    unfinished: int
+    oldest_seconds: float
+
+
+async def accept(
+    connection: Connection, prompts: Sequence[NewPrompt], daily_prompts: int, room_limit: int
+) -> list[Verdict]:
+    """Decide a batch of prompts in one transaction, in order; the rules are `accept_prompts` in sql/migrations."""
+    rows = await connection.fetch(
+        """
+        SELECT outcome, prompt_id, accepted_at
+        FROM accept_prompts($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7, $8)
+        """,
+        [prompt.id for prompt in prompts],
+        [prompt.user_id for prompt in prompts],
+        [prompt.chatroom_id for prompt in prompts],
+        [prompt.content for prompt in prompts],
+        [prompt.idempotency_key for prompt in prompts],
+        [prompt.request_id for prompt in prompts],
+        daily_prompts,
+        room_limit,
+    )
+    return [Verdict(row["outcome"], row["prompt_id"], row["accepted_at"]) for row in rows]
+
+
+async def claim(
+    connection: Connection,
+    chatroom_ids: Sequence[UUID],
+    *,
+    lease_seconds: float,
+    max_attempts: int,
+    history_messages: int,
+    owner: str,
+) -> list[Claimed]:
+    """Claim the head of each room that is due, with its history; a room that is busy or empty gives nothing.
+
+    The heads are found without locks and locked afterwards: SKIP LOCKED while searching would skip to a later
+    prompt of the same room.
+    """
+    rows = await connection.fetch(
+        """
+        WITH heads AS (
+            SELECT head.id
+            FROM unnest($1::uuid[]) AS room (id), LATERAL (
+                SELECT p.id FROM prompts p
+                WHERE p.chatroom_id = room.id AND p.status IN ('queued', 'running')
+                ORDER BY p.sequence LIMIT 1
+            ) head
+        ), locked AS (
+            SELECT p.id, p.attempts >= $3 AS exhausted, p.status = 'running' AS taken_over
+            FROM prompts p JOIN heads ON heads.id = p.id
+            WHERE p.available_at <= now()
+              AND (p.status = 'queued' OR (p.status = 'running' AND p.lease_until < now()))
+            FOR UPDATE OF p SKIP LOCKED
+        ), claimed AS (
+            UPDATE prompts p
+            SET status = 'running', fence = p.fence + 1, attempts = greatest(p.attempts, least(p.attempts + 1, $3)),
+                lease_until = now() + make_interval(secs => $2), leased_by = $5
+            FROM locked WHERE p.id = locked.id
+            RETURNING p.id, p.chatroom_id, p.fence, p.attempts, locked.exhausted, locked.taken_over, p.content,
+                      p.request_id, p.created_at
+        )
+        SELECT claimed.*, coalesce(recent.history, '{}') AS history
+        FROM claimed LEFT JOIN LATERAL (
+            SELECT array_agg(ARRAY[m.role, m.content] ORDER BY m.position) AS history FROM (
+                SELECT role, content, position FROM chatrooms_messages
+                WHERE chatroom_id = claimed.chatroom_id ORDER BY position DESC LIMIT $4
+            ) m
+        ) recent ON true
+        """,
+        chatroom_ids,
+        lease_seconds,
+        max_attempts,
+        history_messages,
+        owner,
+    )
+    return [
+        Claimed(
+            id=row["id"],
+            chatroom_id=row["chatroom_id"],
+            fence=row["fence"],
+            attempt=row["attempts"],
+            exhausted=row["exhausted"],
+            taken_over=row["taken_over"],
+            content=row["content"],
+            history=tuple((role, text) for role, text in row["history"]),
+            request_id=row["request_id"],
+            created_at=row["created_at"],
+        )
+        for row in rows
+    ]
+
+
+async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]:
+    """Store a batch of endings in one statement: status, messages and refunds together.
+
+    Returns the ids that were changed. One whose fence is stale is not among them, and nothing of it is stored.
+    """
+    rows = await connection.fetch(
+        """
+        WITH ended AS (
+            SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                                 $8::integer[], $9::integer[], $10::float8[], $11::integer[])
+                AS t (id, fence, status, error_code, error_message, response_id, reply,
+                      prompt_tokens, reply_tokens, delay, attempts_back)
+        ), changed AS (
+            UPDATE prompts p
+            SET status = e.status, error_code = e.error_code, error_message = e.error_message,
+                prompt_tokens = e.prompt_tokens, reply_tokens = e.reply_tokens,
+                attempts = p.attempts - e.attempts_back, lease_until = NULL, leased_by = NULL,
+                available_at = CASE WHEN e.status = 'queued' THEN now() + make_interval(secs => e.delay)
+                                    ELSE p.available_at END,
+                finished_at = CASE WHEN e.status <> 'queued' THEN now() END
+            FROM ended e
+            WHERE p.id = e.id AND p.fence = e.fence AND p.status = 'running'
+            RETURNING p.id, p.user_id, p.chatroom_id, p.sequence, p.content, p.created_at, p.charged_on,
+                      e.status, e.response_id, e.reply
+        ), messages AS (
+            INSERT INTO chatrooms_messages (id, chatroom_id, prompt_id, position, role, content, created_at)
+            SELECT c.response_id || side.suffix, c.chatroom_id, c.id, 2 * c.sequence + side.place, side.role,
+                   side.content, side.created_at
+            FROM changed c, LATERAL (VALUES
+                ('_U', 0, 'user', c.content, c.created_at), ('_A', 1, 'assistant', c.reply, now())
+            ) side (suffix, place, role, content, created_at)
+            WHERE c.status = 'answered'
+        ), refunds AS (
+            SELECT user_id, charged_on, count(*)::integer AS units FROM changed
+            WHERE status = 'failed' AND charged_on IS NOT NULL GROUP BY user_id, charged_on
+        ), held AS (
+            SELECT u.user_id, u.day, r.units
+            FROM prompt_usage u JOIN refunds r ON r.user_id = u.user_id AND r.charged_on = u.day
+            ORDER BY u.user_id, u.day FOR UPDATE OF u
+        ), refunded AS (
+            UPDATE prompt_usage u SET used = u.used - h.units
+            FROM held h WHERE h.user_id = u.user_id AND h.day = u.day
+        )
+        SELECT id FROM changed
+        """,
+        [ending.id for ending in endings],
+        [ending.fence for ending in endings],
+        [ending.status for ending in endings],
+        [ending.error_code for ending in endings],
+        [ending.error_message for ending in endings],
+        [ending.response_id for ending in endings],
+        [ending.reply for ending in endings],
+        [ending.prompt_tokens for ending in endings],
+        [ending.reply_tokens for ending in endings],
+        [ending.delay for ending in endings],
+        [ending.attempts_back for ending in endings],
+    )
+    return {row["id"] for row in rows}
+
+
+async def extend_leases(
+    connection: Connection, held: Sequence[tuple[UUID, int]], lease_seconds: float
+) -> set[UUID]:
+    """Extend the leases of these (id, fence) pairs; an id that does not come back belongs to someone else now."""
+    rows = await connection.fetch(
+        """
+        UPDATE prompts p SET lease_until = now() + make_interval(secs => $3)
+        FROM unnest($1::uuid[], $2::bigint[]) AS held (id, fence)
+        WHERE p.id = held.id AND p.fence = held.fence AND p.status = 'running'
+        RETURNING p.id
+        """,
+        [prompt_id for prompt_id, _ in held],
+        [fence for _, fence in held],
+        lease_seconds,
+    )
+    return {row["id"] for row in rows}
+
+
+async def rooms_with_due_heads(connection: Connection, chatroom_ids: Sequence[UUID]) -> list[UUID]:
+    """Those of the rooms whose head could be claimed now."""
+    rows = await connection.fetch(
+        """
+        SELECT room.id FROM unnest($1::uuid[]) AS room (id), LATERAL (
+            SELECT p.status, p.available_at FROM prompts p
+            WHERE p.chatroom_id = room.id AND p.status IN ('queued', 'running') ORDER BY p.sequence LIMIT 1
+        ) head
+        WHERE head.status = 'queued' AND head.available_at <= now()
+        """,
+        chatroom_ids,
+    )
+    return [row["id"] for row in rows]
+
+
+async def lead_sweep(connection: Connection) -> bool:
+    """Become the one sweeper among all processes until the transaction ends; False when another is."""
+    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _SWEEPER_LOCK))
+
+
+async def overlooked_rooms(connection: Connection, waited_seconds: float, most: int) -> list[UUID]:
+    """Rooms whose due head has waited so long, or whose running head has outlived its lease, longest wait first."""
+    rows = await connection.fetch(
+        """
+        SELECT chatroom_id FROM (
+            SELECT p.chatroom_id, p.available_at AS since FROM prompts p
+            WHERE p.status = 'queued' AND p.available_at <= now() - make_interval(secs => $1)
+              AND NOT EXISTS (
+                  SELECT FROM prompts earlier
+                  WHERE earlier.chatroom_id = p.chatroom_id AND earlier.status IN ('queued', 'running')
+                    AND earlier.sequence < p.sequence)
+            UNION ALL
+            SELECT p.chatroom_id, p.lease_until FROM prompts p
+            WHERE p.status = 'running' AND p.lease_until < now()
+        ) overlooked
+        ORDER BY since LIMIT $2
+        """,
+        waited_seconds,
+        most,
+    )
+    return [row["chatroom_id"] for row in rows]
+
+
+async def backlog(connection: Connection) -> Backlog:
+    """How much is waiting, over all users."""
+    row = await connection.fetchrow(
+        """
+        SELECT count(*) AS unfinished,
+               coalesce(extract(epoch FROM now() - min(available_at) FILTER (WHERE status = 'queued')), 0)::float8
+                   AS oldest_seconds
+        FROM prompts WHERE status IN ('queued', 'running')
+        """
+    )
+    assert row is not None
+    return Backlog(row["unfinished"], max(0.0, row["oldest_seconds"]))
+
+
+async def finished_among(connection: Connection, prompt_ids: Sequence[UUID]) -> list[UUID]:
+    """Those of the prompts that nothing more will happen to, or that are gone."""
+    rows = await connection.fetch(
+        """
+        SELECT watched.id FROM unnest($1::uuid[]) AS watched (id)
+        LEFT JOIN prompts p ON p.id = watched.id
+        WHERE p.id IS NULL OR p.status NOT IN ('queued', 'running')
+        """,
+        prompt_ids,
+    )
+    return [row["id"] for row in rows]

@@ -1,0 +1,108 @@
+"""The one writer to Redis: hints, acknowledgements and finish notices, gathered into pipelines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from gembackend.actors import Actor, Mailbox, MailboxClosed, MailboxFull
+from gembackend.plumbing import logs, metrics
+from gembackend.plumbing.redis import OUTAGES
+from gembackend.prompts.stream import Stream
+
+log = logs.logger(__name__)
+
+CAPACITY = 20_000
+BATCH = 512
+PAUSE_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """A room may have work: add a hint. `sender` is for the metric."""
+
+    chatroom_id: UUID
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """These stream entries have served."""
+
+    entry_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """These prompts have ended; whoever waits for them in any process wants to know."""
+
+    prompt_ids: tuple[UUID, ...]
+
+
+Note = Wake | Done | Finished
+
+
+class StreamWriter(Actor):
+    """Takes notes and writes them to Redis, many in one round trip.
+
+    While Redis is away hints and notices are dropped, because the sweeper and the poll of `live` make up for them;
+    acknowledgements are kept until they are through.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__("stream-writer")
+        self._stream = stream
+        self._mailbox: Mailbox[Note] = Mailbox(CAPACITY)
+        self._unacknowledged: list[str] = []
+        self._away = False
+
+    def tell(self, note: Note) -> None:
+        """Write this soon; dropped when there is no room for it, or no writer any more."""
+        try:
+            self._mailbox.tell(note)
+        except (MailboxFull, MailboxClosed):
+            metrics.HINTS_DROPPED.inc()
+
+    def wind_down(self) -> None:
+        """Write what has been told, then end."""
+        self._mailbox.close()
+
+    async def run(self) -> None:
+        """Write in batches until closed and empty."""
+        while batch := await self._mailbox.drain(BATCH):
+            await self._write(batch)
+            if self._away and await self.pause(PAUSE_SECONDS):
+                self._mailbox.abandon()
+        if self._unacknowledged:
+            await self._write([])
+
+    async def teardown(self) -> None:
+        """Leave the group, if nothing is held any more."""
+        if not self.stopping.is_set():
+            return
+        try:
+            left = await self._stream.leave()
+            log.info("consumer_left", consumer=self._stream.consumer, removed=left)
+        except OUTAGES as error:
+            log.warning("consumer_not_left", error=type(error).__name__)
+
+    async def _write(self, batch: Sequence[Note]) -> None:
+        hints = {note.chatroom_id: note.sender for note in batch if isinstance(note, Wake)}
+        for note in batch:
+            if isinstance(note, Done):
+                self._unacknowledged.extend(note.entry_ids)
+        finished = [prompt_id for note in batch if isinstance(note, Finished) for prompt_id in note.prompt_ids]
+        try:
+            await self._stream.write(hints, self._unacknowledged, finished)
+        except OUTAGES as error:
+            if not self._away:
+                log.warning("redis_unavailable", error=type(error).__name__)
+            self._away = True
+            metrics.HINTS_DROPPED.inc(len(hints))
+            del self._unacknowledged[:-CAPACITY]
+            return
+        if self._away:
+            log.info("redis_available")
+        self._away = False
+        self._unacknowledged.clear()
+        for sender in hints.values():
+            metrics.HINTS_SENT.labels(sender).inc()

@@ -1,0 +1,1 @@
+"""How many prompts a user may send in a UTC day."""

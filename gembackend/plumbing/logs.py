@@ -31,7 +31,7 @@ def _summarise_exception(_logger: Any, _method: str, event: EventDict) -> EventD
         info = sys.exc_info()
     error = info if isinstance(info, BaseException) else info[1] if isinstance(info, tuple) else None
     if error is not None:
-        chain = []
+        chain: list[dict[str, Any]] = []
         while error is not None and len(chain) < 5:
             frames = []
             trace = error.__traceback__

@@ -1,0 +1,113 @@
+"""JSON in and out: request bodies as typed models, replies as bytes.
+
+A body is bounded in size, time, encoding and depth before a model sees it.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gembackend.plumbing.faults import Fault, invalid
+
+BODY_SECONDS = 15.0
+BODY_BYTES = 64 * 1024
+
+_AT = re.compile(r"(?P<message>.*) - at `\$\.?(?P<field>.*)`", re.DOTALL)
+_NAMED = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<field>.*)`", re.DOTALL)
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The base of every request model: a field nobody knows is refused."""
+
+
+Model = TypeVar("Model", bound=msgspec.Struct)
+
+
+async def read_body(request: web.Request, model: type[Model], *, limit: int = BODY_BYTES) -> Model:
+    """The request's JSON body as a model; raises Fault with the 400, 413, 415 or 422 that it deserves."""
+    _check_media_type(request)
+    raw = await read_bytes(request, limit=limit)
+    if not raw.strip():
+        raise Fault("malformed_json", "The body is empty; a JSON object is expected.")
+    try:
+        parsed = msgspec.json.decode(raw, type=model)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(raw, error) from error
+    for field in parsed.__struct_fields__:
+        value = getattr(parsed, field)
+        if isinstance(value, str) and "\0" in value:
+            raise invalid(field, "must not contain NUL characters")
+    return parsed
+
+
+async def read_bytes(request: web.Request, *, limit: int) -> bytes:
+    """The raw body, at most `limit` bytes and arriving within BODY_SECONDS; compressed ones are refused."""
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() != "identity":
+        raise Fault("unsupported_media_type", "Compressed bodies are not accepted.")
+    too_large = Fault("payload_too_large", f"The body may have at most {limit} bytes.")
+    if (request.content_length or 0) > limit:
+        raise too_large
+    raw = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while chunk := await request.content.readany():
+                raw += chunk
+                if len(raw) > limit:
+                    raise too_large
+    except TimeoutError as error:
+        raise Fault("malformed_request", f"The body did not arrive within {BODY_SECONDS:g} seconds.") from error
+    except (HttpProcessingError, web.RequestPayloadError) as error:
+        raise Fault("malformed_request", "The body is not framed as its headers say.") from error
+    return bytes(raw)
+
+
+def json_reply(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer; UUIDs become strings, and times RFC 3339 in UTC ending in Z."""
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, headers=headers, content_type="application/json"
+    )
+
+
+def _check_media_type(request: web.Request) -> None:
+    declared = request.headers.getall(hdrs.CONTENT_TYPE, [])
+    if len(declared) != 1 or request.content_type != "application/json":
+        raise Fault("unsupported_media_type", "The body must be sent as application/json.")
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise Fault("unsupported_media_type", "The body must be JSON in UTF-8.")
+
+
+def _refusal(raw: bytes, error: Exception) -> Fault:
+    """Why a body did not become its model: 400 if it is not JSON at all, else 422 naming the field."""
+    try:
+        document = json.loads(raw.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return Fault("malformed_json", "The body is not valid JSON.")
+    text = str(error)
+    if found := _NAMED.match(text):
+        verdict = "is required" if found["what"].startswith("missing") else "is not a known field"
+        return invalid(found["field"][:100], verdict)
+    if found := _AT.match(text):
+        return invalid(found["field"][:100], found["message"].replace("`", ""))
+    if isinstance(error, msgspec.ValidationError):
+        return invalid("body", text.replace("`", ""))
+    return invalid(_unwritable_field(document), "is not valid Unicode text")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unwritable_field(document: Any) -> str:
+    """The first member that UTF-8 cannot hold (a lone surrogate): msgspec refuses such a body as a whole."""
+    for name, value in document.items() if isinstance(document, dict) else ():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return str(name.encode(errors="replace").decode())[:100]
+    return "body"

@@ -1,0 +1,114 @@
+"""The HTTP/1.1 connection: aiohttp's, with a bound on how long headers may take and with our own error page.
+
+aiohttp answers a request that it cannot parse with a page of its own, which names its version and quotes the
+parser, and logs the offending line whole; it also lets a connection send its headers as slowly as it likes.
+"""
+
+import asyncio
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.logs import logger
+from gembackend.web import problems
+from gembackend.web.middleware import account, dress, request_id
+
+HEADERS_SECONDS = 10.0
+KEEPALIVE_SECONDS = 75.0
+LINGER_SECONDS = 5.0
+"""How long the rest of a refused body is read and thrown away, so that the client sees the answer."""
+
+log = logger(__name__)
+
+
+class ConnectionServer(web.Server):
+    """Makes a `Connection` for each socket."""
+
+    def __call__(self) -> "Connection":
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Connection(RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ("_headers_timer",)
+
+    def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            auto_decompress=False,
+            access_log=None,  # type: ignore[arg-type]
+            **options,
+        )
+        self._headers_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give a new connection HEADERS_SECONDS to send a request's headers."""
+        super().connection_made(transport)
+        self._await_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and start or stop the clock on a request's headers."""
+        seen = self._request_count
+        super().data_received(data)
+        if self._request_count != seen:
+            self._stop_timer()
+        elif self._headers_timer is None and self._waiter is not None:
+            self._await_headers()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the clock with the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; one that aiohttp raised outside the middleware (an odd Expect) is made ours first."""
+        if isinstance(resp, web.HTTPException):
+            resp = self._refuse(request, problems.render_http(resp, request_id(request)))
+        if self._close and not resp.prepared:
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """Answer what is not HTTP with a 400, and what slipped past the middleware with a 500; then close."""
+        if request.writer.output_size > 0:
+            raise ConnectionAbortedError
+        fault = Fault("malformed_request", "The request is not valid HTTP.")
+        if status >= 500:
+            log.error("unexpected error", exc_info=exc)
+            fault = problems.internal_error()
+        response = self._refuse(request, problems.render(fault, request_id(request)))
+        response.force_close()
+        return response
+
+    def _refuse(self, request: web.BaseRequest, response: web.Response) -> web.Response:
+        structlog.contextvars.bind_contextvars(request_id=request_id(request))
+        dress(request, response)
+        account(request.method, "unmatched", response.status, 0.0)
+        return response
+
+    def _await_headers(self) -> None:
+        self._headers_timer = self._loop.call_later(HEADERS_SECONDS, self._headers_late)
+
+    def _stop_timer(self) -> None:
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None
+
+    def _headers_late(self) -> None:
+        self._headers_timer = None
+        self.force_close()

@@ -1,0 +1,112 @@
+"""The pages that belong to no room: the service's own card, liveness, readiness and metrics."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import hdrs, web
+from prometheus_client.exposition import choose_encoder
+
+from gembackend import __version__
+from gembackend.plumbing.logs import logger
+from gembackend.plumbing.metrics import REGISTRY
+from gembackend.web.body import json_reply
+from gembackend.web.routing import Route
+
+READY_SECONDS = 0.8
+"""How long the checks of /readyz may take together; the answer is due within a second."""
+
+Health = Callable[[], Awaitable[dict[str, str | None]]]
+"""Answers, for each thing the service stands on, None when it is well or the reason why it is not."""
+
+log = logger(__name__)
+
+
+class Check(msgspec.Struct, omit_defaults=True):
+    """The state of one thing the service stands on."""
+
+    ok: bool
+    detail: str | None = None
+
+
+class Readiness(msgspec.Struct):
+    """Whether requests may be sent here."""
+
+    status: str
+    checks: dict[str, Check]
+
+
+class Liveness(msgspec.Struct):
+    """Says that the process answers."""
+
+    status: str
+
+
+class Card(msgspec.Struct):
+    """What this service is and where its parts are."""
+
+    name: str
+    version: str
+    links: dict[str, str]
+
+
+_CARD = Card(
+    name="gembackend",
+    version=__version__,
+    links={
+        "documentation": "/docs",
+        "description": "/openapi.json",
+        "liveness": "/livez",
+        "readiness": "/readyz",
+    },
+)
+
+
+class PageRoutes:
+    """Routes that need no session and no room."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def table(self) -> list[Route]:
+        """What is served where."""
+        return [
+            Route("GET", "/v1/", self.card, "Name, version and links", reply=Card, session=False),
+            Route("GET", "/livez", self.livez, "Whether the process answers", reply=Liveness, session=False),
+            Route("GET", "/readyz", self.readyz, "Whether requests may be sent here", reply=Readiness, session=False),
+        ]
+
+    async def card(self, _request: web.Request) -> web.Response:
+        """Say what this is."""
+        return json_reply(_CARD)
+
+    async def livez(self, _request: web.Request) -> web.Response:
+        """Answer, touching nothing."""
+        return json_reply(Liveness("ok"))
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """List each check; 503 when one fails or when they take too long."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                reasons = await self._health()
+        except Exception as error:
+            log.warning("readiness could not be decided", exc_info=error)
+            reasons = {"checks": "did not answer in time" if isinstance(error, TimeoutError) else "failed"}
+        checks = {name: Check(reason is None, reason) for name, reason in reasons.items()}
+        ready = all(check.ok for check in checks.values())
+        return json_reply(
+            Readiness("ok" if ready else "unavailable", checks),
+            status=200 if ready else 503,
+            headers=None if ready else {hdrs.RETRY_AFTER: "1"},
+        )
+
+
+def metrics_route() -> Route:
+    """The route of /metrics, on the main listener or on one of its own."""
+    return Route("GET", "/metrics", scrape, "Metrics for Prometheus", session=False)
+
+
+async def scrape(request: web.Request) -> web.Response:
+    """Every metric, as Prometheus text or as OpenMetrics, whichever is asked for."""
+    encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
+    return web.Response(body=encode(REGISTRY), headers={hdrs.CONTENT_TYPE: content_type})

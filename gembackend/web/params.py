@@ -1,0 +1,41 @@
+"""Typed values out of a request's path and headers."""
+
+import re
+from uuid import UUID
+
+from aiohttp import web
+
+from gembackend.plumbing.faults import invalid, not_found
+from gembackend.plumbing.ids import parse_id
+
+MAX_WAIT_SECONDS = 30.0
+
+_WAIT = re.compile(r'wait *= *(?:"([0-9]{1,9})"|([0-9]{1,9})) *(?:;.*)?', re.IGNORECASE)
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def path_id(request: web.Request, name: str, what: str) -> UUID:
+    """The id in the path; anything but a canonical UUID is as absent as a row that does not exist."""
+    found = parse_id(request.match_info[name])
+    if found is None:
+        raise not_found(what)
+    return found
+
+
+def prefer_wait(request: web.Request) -> float | None:
+    """The seconds of `Prefer: wait=N` (RFC 7240), at most 30; None without one, or with one that makes no sense."""
+    for header in request.headers.getall("Prefer", []):
+        for preference in header.split(","):
+            if match := _WAIT.fullmatch(preference.strip()):
+                return min(float(match[1] or match[2]), MAX_WAIT_SECONDS)
+    return None
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """The `Idempotency-Key` header; raises a 422 unless it is 1-255 visible ASCII characters."""
+    given = request.headers.getall("Idempotency-Key", [])
+    if not given:
+        return None
+    if len(given) > 1 or not _VISIBLE.fullmatch(given[0]):
+        raise invalid("Idempotency-Key", "must be one header of 1 to 255 visible ASCII characters")
+    return given[0]

@@ -1,0 +1,64 @@
+"""Every error of the service as one kind of document: RFC 9457 problem details."""
+
+import msgspec
+from aiohttp import hdrs, web
+
+from gembackend.plumbing.faults import Family, Fault, FieldError
+
+RETRY_AFTER_SECONDS = 1
+"""Told with a 429 or 503 whose fault does not say how long to wait."""
+
+_FROM_STATUS = {
+    404: ("not_found", "There is nothing at this path."),
+    405: ("method_not_allowed", "This path does not take that method; see the Allow header."),
+    413: ("payload_too_large", "The body is too large."),
+    415: ("unsupported_media_type", "The body must be JSON in UTF-8."),
+}
+
+
+class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """An error, as clients see it; `code` is the stable name to act on."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: tuple[FieldError, ...] = ()
+
+
+def render(fault: Fault, request_id: str) -> web.Response:
+    """The answer that tells a client of a fault; its cause stays out."""
+    code = fault.code
+    problem = Problem(
+        type=f"urn:gembackend:problem:{code.name}",
+        title=code.title,
+        status=code.family.value,
+        detail=fault.detail,
+        code=code.name,
+        request_id=request_id,
+        errors=fault.errors,
+    )
+    response = web.Response(
+        body=msgspec.json.encode(problem), status=problem.status, content_type="application/problem+json"
+    )
+    if code.family is Family.UNAUTHORIZED:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    if code.family in (Family.LIMITED, Family.UNAVAILABLE):
+        response.headers[hdrs.RETRY_AFTER] = str(max(1, fault.retry_after or RETRY_AFTER_SECONDS))
+    return response
+
+
+def render_http(error: web.HTTPException, request_id: str) -> web.Response:
+    """The same for what aiohttp itself refuses: an unknown path, a wrong method, an odd Expect header."""
+    code, detail = _FROM_STATUS.get(error.status, ("malformed_request", "The request cannot be understood."))
+    response = render(Fault(code, detail), request_id)
+    if hdrs.ALLOW in error.headers:
+        response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+    return response
+
+
+def internal_error() -> Fault:
+    """What a client is told when the fault is ours."""
+    return Fault("internal_error", "Something went wrong here; it has been logged under this request id.")

@@ -1,0 +1,51 @@
+"""Who is asking: the bearer token of a request, and the session it stands for."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Protocol, cast
+from uuid import UUID
+
+from aiohttp import hdrs, web
+
+from gembackend.plumbing.faults import Fault
+from gembackend.web.routing import Handler
+
+
+class Session(Protocol):
+    """What the rooms may know of a live session."""
+
+    @property
+    def user_id(self) -> UUID:
+        """The user it belongs to."""
+        ...
+
+
+Authenticate = Callable[[str], Awaitable[Session]]
+"""Turns a bearer token into a session, or raises Fault("unauthorized")."""
+
+_SESSION = "gembackend.session"
+# RFC 6750, section 2.1; the scheme's name is case-insensitive (RFC 9110, section 11.1).
+_BEARER = re.compile(r"bearer +([A-Za-z0-9\-._~+/]{1,4096}=*)", re.IGNORECASE)
+
+
+def guarded(handler: Handler, authenticate: Authenticate) -> Handler:
+    """The handler behind a session check."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        request[_SESSION] = await authenticate(_bearer_token(request))
+        return await handler(request)
+
+    return checked
+
+
+def session_of(request: web.Request) -> Session:
+    """The session of a request to a guarded route."""
+    return cast(Session, request[_SESSION])
+
+
+def _bearer_token(request: web.Request) -> str:
+    given = request.headers.getall(hdrs.AUTHORIZATION, [])
+    match = _BEARER.fullmatch(given[0]) if len(given) == 1 else None
+    if match is None:
+        raise Fault("unauthorized", "This needs one Authorization header: Bearer and a token.")
+    return match[1]

@@ -15,7 +15,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-DECIDING = ("setup.cfg", "pyproject.toml", "ops/requirements-dev.lock", "ops/install.py")
+DECIDING = ("setup.cfg", "ops/requirements-dev.lock", "ops/install.py")
 
 # Settings of the person's own pip that would send packages elsewhere than into .venv.
 HARMFUL = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV", "PIP_NO_BUILD_ISOLATION")

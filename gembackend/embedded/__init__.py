@@ -1,0 +1,1 @@
+"""What `gembackend dev` and the tests start: real PostgreSQL, real Redis, and stand-ins for the vendors."""

@@ -1,0 +1,212 @@
+"""The only door to google-generativeai: one client with a channel of its own, and a value for whatever comes of a call.
+
+The SDK is reached below `genai.configure`, whose settings belong to the whole process: each model is handed a client
+whose transport has our channel. Its retries are switched off, because attempts are the prompt engine's to count.
+Importing this module imports the SDK, which takes about a second.
+"""
+
+import asyncio
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grpc
+
+from gembackend.gemini.faults import BROKEN, NO_CANDIDATE, TIMEOUT, Failure, Reply
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)
+    from google.ai import generativelanguage as glm
+    from google.ai.generativelanguage_v1beta.services.generative_service.transports import (
+        GenerativeServiceGrpcAsyncIOTransport,
+    )
+    from google.generativeai.generative_models import GenerativeModel
+    from google.protobuf.message import DecodeError
+    from google.protobuf.unknown_fields import UnknownFieldSet
+    from google.rpc import error_details_pb2, status_pb2
+
+SYSTEM_INSTRUCTION = (
+    "You are a helpful assistant in a chat. Keep your replies short: a few sentences in plain language, "
+    "unless the user asks for more. Take the earlier messages of the conversation into account."
+)
+
+GOOGLE = "grpcs://generativelanguage.googleapis.com:443"
+
+_CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+)
+"""A server that is back is found within about a second; a connection that died silently is given up within 40."""
+
+_RESPONSE_ID = 5
+"""The field of `GenerateContentResponse` that the SDK's message type does not know yet."""
+
+_ROLES = {"user": "user", "assistant": "model"}
+_Content: Any = glm.Content.pb()
+_FinishReason: Any = glm.Candidate.FinishReason
+_BlockReason: Any = glm.GenerateContentResponse.PromptFeedback.BlockReason
+
+
+class Gemini:
+    """Asks one model, or the fallback model on a prompt's last attempt; belongs to the event loop it was made in.
+
+    `endpoint` is `grpc://host:port` for plaintext, `grpcs://host:port` for TLS, None for Google's; `timeout` is how
+    many seconds one call may take. `model` and `fallback_model` are names such as `gemini-2.5-flash-lite`.
+    """
+
+    def __init__(
+        self, *, api_key: str, model: str, fallback_model: str | None, endpoint: str | None, timeout: float
+    ) -> None:
+        self._api_key = api_key
+        self._timeout = timeout
+        self._metadata = (("x-goog-api-key", api_key),)
+        self._channel = _open(endpoint or GOOGLE)
+        client = glm.GenerativeServiceAsyncClient(
+            transport=GenerativeServiceGrpcAsyncIOTransport(channel=self._channel)
+        )
+        self._model: Any = _model(model, client)
+        self._last_model: Any = _model(fallback_model or model, client)
+        self._loop = asyncio.get_running_loop()
+
+    async def generate(self, history: Sequence[tuple[str, str]], prompt: str, *, last_attempt: bool) -> Reply | Failure:
+        """Ask for the reply to `prompt` after `history`, pairs of a role (`user` or `assistant`) and a text.
+
+        Nothing is raised but `CancelledError`, and cancelling closes the call upstream.
+        """
+        model = self._last_model if last_attempt else self._model
+        started = self._loop.time()
+        try:
+            contents = [_content(_ROLES[role], text) for role, text in history]
+            contents.append(_content("user", prompt))
+        except UnicodeEncodeError:
+            return Failure("INVALID_ARGUMENT", None, "the text is not valid Unicode")
+        try:
+            response = await model.generate_content_async(
+                contents, request_options={"retry": None, "timeout": self._timeout, "metadata": self._metadata}
+            )
+            return _reply(response._result)
+        except Exception as error:
+            return self._failure(error, prompt, self._loop.time() - started)
+
+    async def check(self, timeout: float) -> Failure | None:
+        """Whether Gemini can be reached with this key and knows the model; None is yes. `timeout` in seconds."""
+        get_model = self._channel.unary_unary(
+            "/google.ai.generativelanguage.v1beta.ModelService/GetModel",
+            request_serializer=glm.GetModelRequest.serialize,
+            response_deserializer=glm.Model.deserialize,
+        )
+        request = glm.GetModelRequest(name=self._model.model_name)
+        try:
+            await get_model(request, timeout=timeout, metadata=self._metadata)
+        except Exception as error:
+            return self._failure(error, "", 0.0)
+        return None
+
+    async def close(self) -> None:
+        """Close the channel; calls in flight are cancelled."""
+        await self._channel.close()
+
+    def _failure(self, error: Exception, prompt: str, elapsed: float) -> Failure:
+        """What an exception out of the SDK means; the key and the prompt are kept out of its detail."""
+        call = next((cause for cause in _causes(error) if isinstance(cause, grpc.aio.AioRpcError)), None)
+        if call is None:
+            return Failure(BROKEN, None, f"the reply could not be read: {type(error).__name__}")
+        status = call.code().name
+        retry_after, reason = _advice(call)
+        if status == "DEADLINE_EXCEEDED" and elapsed >= self._timeout:
+            status = TIMEOUT
+        elif status == "INVALID_ARGUMENT" and reason == "API_KEY_INVALID":
+            status = "UNAUTHENTICATED"
+        detail = call.details() or ""
+        for secret in filter(None, (self._api_key, prompt)):
+            detail = detail.replace(secret, "…")
+        return Failure(status, retry_after, detail[:300])
+
+
+def _open(endpoint: str) -> grpc.aio.Channel:
+    scheme, _, target = endpoint.partition("://")
+    if scheme == "grpcs":
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), _CHANNEL_OPTIONS)
+    return grpc.aio.insecure_channel(target, (*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)))
+
+
+def _model(name: str, client: glm.GenerativeServiceAsyncClient) -> Any:
+    model: Any = GenerativeModel(name, system_instruction=SYSTEM_INSTRUCTION)
+    model._async_client = client
+    return model
+
+
+def _content(role: str, text: str) -> Any:
+    """One message, made as plain protobuf: the SDK's own conversions cost six times as much."""
+    return glm.Content.wrap(_Content(role=role, parts=[{"text": text}]))
+
+
+def _reply(response: Any) -> Reply:
+    message = type(response).pb(response)
+    candidate = message.candidates[0] if message.candidates else None
+    block_reason = message.prompt_feedback.block_reason
+    usage = message.usage_metadata
+    return Reply(
+        response_id=_response_id(message),
+        text="" if candidate is None else "".join(part.text for part in candidate.content.parts),
+        finish_reason=NO_CANDIDATE if candidate is None else _name(_FinishReason, candidate.finish_reason),
+        block_reason=_name(_BlockReason, block_reason) if block_reason else None,
+        prompt_tokens=usage.prompt_token_count,
+        reply_tokens=usage.candidates_token_count,
+        model=message.model_version,
+    )
+
+
+def _name(reasons: Any, number: int) -> str:
+    """Google's name of an enum's number; a number newer than the SDK has none."""
+    try:
+        name: str = reasons(number).name
+    except ValueError:
+        return f"UNKNOWN_{number}"
+    return name
+
+
+def _response_id(message: Any) -> str:
+    for field in UnknownFieldSet(message):
+        if field.field_number == _RESPONSE_ID and isinstance(field.data, bytes):
+            return field.data.decode("utf-8", "replace")
+    return ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The exception and what led to it: api_core hides gRPC's error behind its own, or behind a fault of its parser."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _advice(call: grpc.aio.AioRpcError) -> tuple[float | None, str]:
+    """The seconds a failed call asks to wait, if any, and the reason of its `google.rpc.ErrorInfo`, or nothing."""
+    delays: list[float] = []
+    reason = ""
+    for key, value in call.trailing_metadata() or ():
+        if key == "retry-after" and isinstance(value, str) and value.isdecimal():
+            delays.append(float(value))
+        elif key == "grpc-status-details-bin":
+            for packed in _details(value):
+                if packed.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                    info = error_details_pb2.RetryInfo.FromString(packed.value)
+                    delays.append(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+                elif packed.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                    reason = error_details_pb2.ErrorInfo.FromString(packed.value).reason
+    return max(delays, default=None), reason
+
+
+def _details(trailer: str | bytes) -> Sequence[Any]:
+    status: Any = status_pb2.Status()
+    try:
+        status.MergeFromString(trailer)
+    except (DecodeError, TypeError):
+        return ()
+    details: Sequence[Any] = status.details
+    return details

@@ -1,0 +1,74 @@
+"""Fixtures for every test: real servers, a database of its own for each test, and a loop that hides no failure."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+import asyncpg
+import pytest
+import uvloop
+
+from tests.servers import Servers
+
+_loop_faults: list[str] = []
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop as the service uses it, which keeps what its exception handler is told."""
+    loop = uvloop.new_event_loop()
+    loop.set_exception_handler(lambda _, context: _loop_faults.append(repr(context)))
+    return loop
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tell pytest-asyncio which event loop to run tests on."""
+    return {"uvloop": _new_loop}
+
+
+@pytest.fixture(autouse=True)
+def no_loop_faults(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test whose event loop reported what nobody handled, such as an exception in a forgotten task."""
+    _loop_faults.clear()
+    yield
+    if "_function_scoped_runner" in request.fixturenames:
+        gc.collect()  # a task's unseen exception is reported when the task is collected
+    assert not _loop_faults
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """A PostgreSQL and a Redis for this test process."""
+    running = Servers()
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def database_url(servers: Servers) -> Iterator[str]:
+    """A database with the current schema and nothing in it, for this test alone."""
+    url = servers.create_database()
+    yield url
+    servers.drop_database(url)
+
+
+@pytest.fixture
+def empty_database_url(servers: Servers) -> Iterator[str]:
+    """A database with no schema, for this test alone."""
+    url = servers.create_database(migrated=False)
+    yield url
+    servers.drop_database(url)
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """An empty Redis."""
+    return servers.empty_redis()
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the test's database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()

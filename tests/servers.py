@@ -1,0 +1,91 @@
+"""The real servers of one test process: a PostgreSQL with a migrated template database, and a Redis."""
+
+import asyncio
+import itertools
+import tempfile
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import redis
+
+from gembackend.embedded.postgres import EmbeddedPostgres, migrate
+from gembackend.embedded.redis import EmbeddedRedis
+
+T = TypeVar("T")
+
+# Nothing has to survive a power cut here.
+FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "autovacuum": "off",
+    "shared_buffers": "32MB",
+    "max_connections": "200",
+}
+
+
+def with_database(url: str, name: str) -> str:
+    """The same URL with another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+class Servers:
+    """Starts both in a temporary directory and hands out databases. Its event loop runs in a thread of its own, so
+    that synchronous fixtures can use it while a test's loop is running or not."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._directory = tempfile.TemporaryDirectory(prefix="gembackend-test-")
+        self._postgres = EmbeddedPostgres(Path(self._directory.name), settings=FAST)
+        self._redis = EmbeddedRedis(Path(self._directory.name))
+        self._numbers = itertools.count(1)
+
+    def start(self) -> None:
+        """Start both and migrate the database that others are copied from."""
+        self._thread.start()
+        self._run(self._start())
+
+    def stop(self) -> None:
+        """Stop both and remove their data."""
+        self._run(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._directory.cleanup()
+
+    def create_database(self, *, migrated: bool = True) -> str:
+        """Make a database, with the current schema or empty, and return its URL."""
+        name = f"test_{next(self._numbers)}"
+        template = urlsplit(self._template).path[1:] if migrated else "template1"
+        self._run(self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log"))
+        return with_database(self._template, name)
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database, ending whatever connections it has."""
+        self._run(self._admin.execute(f"DROP DATABASE IF EXISTS {urlsplit(url).path[1:]} WITH (FORCE)"))
+
+    def empty_redis(self) -> str:
+        """Remove everything from Redis, functions and scripts too, and return its URL."""
+        with redis.Redis.from_url(self._redis_url) as client:
+            client.flushall()
+            client.script_flush()
+        return self._redis_url
+
+    async def _start(self) -> None:
+        self._template, self._redis_url = await asyncio.gather(self._postgres.start(), self._redis.start())
+        await migrate(self._template)
+        self._admin = await asyncpg.connect(with_database(self._template, "postgres"))
+
+    async def _stop(self) -> None:
+        await self._admin.close()
+        await asyncio.gather(self._postgres.stop(), self._redis.stop())
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -53,7 +53,7 @@ class Actor(ABC):
         if self.stopping.is_set() or self.state in (State.STARTING, State.RUNNING):
             return
         self.state, self.crash = State.STARTING, None
-        self._task = asyncio.create_task(self._live(), name=self.name)
+        self._task = asyncio.create_task(self._life(), name=self.name)
 
     async def started(self) -> None:
         """Wait until the actor runs; raises RuntimeError when it crashed or stopped instead."""
@@ -96,7 +96,7 @@ class Actor(ABC):
         """None when well, else a reason a person can read."""
         return None if self.state is State.RUNNING else self.state.value
 
-    async def _live(self) -> None:
+    async def _life(self) -> None:
         try:
             await self.setup()
             if not self.stopping.is_set():

@@ -13,13 +13,13 @@ RoomName = Annotated[str, Meta(min_length=1, max_length=100, description="What t
 DEFAULT_NAME = "New chat"
 
 
-class NewChatroom(Body):
+class NewChatroom(Body, frozen=True):
     """The body that makes a chatroom."""
 
     name: RoomName = DEFAULT_NAME
 
 
-class ChatroomChanges(Body):
+class ChatroomChanges(Body, frozen=True):
     """The body that renames a chatroom."""
 
     name: RoomName

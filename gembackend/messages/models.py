@@ -12,7 +12,7 @@ Status = Literal["queued", "running", "answered", "failed", "cancelled"]
 UNFINISHED: tuple[Status, ...] = ("queued", "running")
 
 
-class NewMessage(Body):
+class NewMessage(Body, frozen=True):
     """The body that sends a prompt."""
 
     prompt: Annotated[str, Meta(min_length=1, description="What to ask Gemini.")]

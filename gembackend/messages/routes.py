@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from aiohttp import web
-from aiohttp.typedefs import LooseHeaders
 
 from gembackend.chatrooms import store as chatrooms
 from gembackend.messages import store
@@ -15,7 +14,7 @@ from gembackend.plumbing.ids import new_id
 from gembackend.plumbing.postgres import Database
 from gembackend.quota.rules import seconds_until_reset
 from gembackend.web.body import json_reply, read_body
-from gembackend.web.middleware import request_id_of
+from gembackend.web.middleware import request_id
 from gembackend.web.paging import encode_cursor, page_of
 from gembackend.web.params import idempotency_key, path_id, prefer_wait
 from gembackend.web.routing import Route
@@ -56,7 +55,7 @@ class MessageRoutes:
         body = await read_body(request, NewMessage)
         if problem := problem_with(body.prompt, self._longest_prompt):
             raise invalid("prompt", problem)
-        new = NewPrompt(new_id(), user_id, chatroom_id, body.prompt, key, request_id_of(request))
+        new = NewPrompt(new_id(), user_id, chatroom_id, body.prompt, key, request_id(request))
         with self._watch(new.id) as finish:
             verdict = await self._accept(new)
             if verdict.decision == "accepted" and wait is None:
@@ -152,5 +151,5 @@ def _preference(request: web.Request) -> dict[str, str]:
     return {} if wait is None else {"Preference-Applied": f"wait={wait:g}"}
 
 
-def _headers(request: web.Request, prompt: Prompt) -> LooseHeaders:
+def _headers(request: web.Request, prompt: Prompt) -> dict[str, str]:
     return {"Location": f"/v1/prompt/{prompt.id}"} | _preference(request)

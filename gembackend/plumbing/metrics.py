@@ -1,7 +1,14 @@
 """Every metric of the service, declared once. Base units; every label has a bounded set of values."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client import gc_collector, platform_collector, process_collector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    gc_collector,
+    platform_collector,
+    process_collector,
+)
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 process_collector.ProcessCollector(registry=REGISTRY)
@@ -24,9 +31,7 @@ def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = 
     return Histogram(name, text, labels, namespace="gembackend", registry=REGISTRY, buckets=buckets)
 
 
-HTTP_SECONDS = _histogram(
-    "http_request_duration_seconds", "Time to answer a request.", "method", "route", "status"
-)
+HTTP_SECONDS = _histogram("http_request_duration_seconds", "Time to answer a request.", "method", "route", "status")
 HTTP_IN_FLIGHT = _gauge("http_requests_in_flight", "Requests being answered now.")
 
 PROMPTS_ACCEPTED = _counter("prompts_accepted", "Prompts accepted.")

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from gembackend.plumbing.faults import Fault
 
-Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 SCHEMA_VERSION = 2
 """The newest migration in sql/migrations that this code was written for."""
@@ -49,7 +49,7 @@ class Database:
     def __init__(self, url: str, size: int) -> None:
         self._url = url
         self._size = size
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._pool: "asyncpg.Pool[asyncpg.Record] | None" = None
 
     async def open(self) -> None:
         """Make the pool; connections are made when they are first needed."""

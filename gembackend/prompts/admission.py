@@ -13,9 +13,9 @@ class Admission:
         self._limit = limit
         self._unfinished = 0
 
-    def room_for_one(self) -> bool:
-        """Whether one more prompt may be accepted."""
-        return self._unfinished < self._limit
+    def free(self) -> int:
+        """How many more prompts may be accepted."""
+        return max(0, self._limit - self._unfinished)
 
     def counted(self, unfinished: int) -> None:
         """The database was asked."""

@@ -49,9 +49,6 @@ class Intake(Actor):
 
     async def accept(self, prompt: NewPrompt) -> Verdict:
         """Ask for a decision; raises Fault when there is none within PATIENCE_SECONDS."""
-        if not self._admission.room_for_one():
-            metrics.PROMPTS_REFUSED.labels("backlog_full").inc()
-            return Verdict("backlog_full")
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await ask(self._mailbox, prompt)
@@ -71,8 +68,12 @@ class Intake(Actor):
         """Decide in batches until closed and empty."""
         while batch := await self._mailbox.drain(BATCH):
             waiting = [asked for asked in batch if not asked.gone]
-            if waiting:
-                await self._decide(waiting)
+            free = self._admission.free()
+            for asked in waiting[free:]:
+                metrics.PROMPTS_REFUSED.labels("backlog_full").inc()
+                asked.answer(Verdict("backlog_full"))
+            if waiting[:free]:
+                await self._decide(waiting[:free])
 
     async def teardown(self) -> None:
         """Nobody waits for a stopped actor."""
@@ -114,7 +115,11 @@ class Intake(Actor):
             self._admission.accepted()
             metrics.PROMPTS_ACCEPTED.inc()
             self._writer.tell(Wake(prompt.chatroom_id, "intake"))
-            log.info("prompt_accepted", prompt_id=str(prompt.id), chatroom_id=str(prompt.chatroom_id),
-                     request_id=prompt.request_id)
+            log.info(
+                "prompt_accepted",
+                prompt_id=str(prompt.id),
+                chatroom_id=str(prompt.chatroom_id),
+                request_id=prompt.request_id,
+            )
         elif verdict.decision != "replayed":
             metrics.PROMPTS_REFUSED.labels(verdict.decision).inc()

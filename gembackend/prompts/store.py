@@ -15,7 +15,8 @@ _SWEEPER_LOCK = 7304612205398232
 class Claimed:
     """A prompt this process may work on while its lease lasts, with what came before it in its room.
 
-    `exhausted` says that its attempts were spent already: it is claimed only to be given up.
+    `exhausted` says that its attempts were spent already: it is claimed only to be given up. `suspect` says that its
+    process died with it before, and more than chance allows: it may be what kills them.
     `history` is (role, text), oldest first.
     """
 
@@ -25,6 +26,7 @@ class Claimed:
     attempt: int
     exhausted: bool
     taken_over: bool
+    suspect: bool
     content: str
     history: tuple[tuple[str, str], ...]
     request_id: str
@@ -87,12 +89,14 @@ async def claim(
     lease_seconds: float,
     max_attempts: int,
     history_messages: int,
+    suspects: int,
     owner: str,
 ) -> list[Claimed]:
     """Claim the head of each room that is due, with its history; a room that is busy or empty gives nothing.
 
     The heads are found without locks and locked afterwards: SKIP LOCKED while searching would skip to a later
-    prompt of the same room.
+    prompt of the same room. Of prompts that are suspected of killing their process (they have outlived two leases,
+    or have one attempt left after one) at most `suspects` are claimed.
     """
     rows = await connection.fetch(
         """
@@ -103,19 +107,25 @@ async def claim(
                 WHERE p.chatroom_id = room.id AND p.status IN ('queued', 'running')
                 ORDER BY p.sequence LIMIT 1
             ) head
-        ), locked AS (
-            SELECT p.id, p.attempts >= $3 AS exhausted, p.status = 'running' AS taken_over
+        ), due AS (
+            SELECT p.id, p.lease_until, p.attempts >= $3 AS exhausted, p.status = 'running' AS taken_over,
+                   p.status = 'running' AND p.attempts < $3 AND (p.takeovers > 0 OR p.attempts + 1 >= $3) AS suspect
             FROM prompts p JOIN heads ON heads.id = p.id
             WHERE p.available_at <= now()
               AND (p.status = 'queued' OR (p.status = 'running' AND p.lease_until < now()))
             FOR UPDATE OF p SKIP LOCKED
+        ), chosen AS (
+            SELECT * FROM due WHERE NOT suspect
+            UNION ALL
+            (SELECT * FROM due WHERE suspect ORDER BY lease_until LIMIT $6)
         ), claimed AS (
             UPDATE prompts p
             SET status = 'running', fence = p.fence + 1, attempts = greatest(p.attempts, least(p.attempts + 1, $3)),
+                takeovers = p.takeovers + chosen.taken_over::integer,
                 lease_until = now() + make_interval(secs => $2), leased_by = $5
-            FROM locked WHERE p.id = locked.id
-            RETURNING p.id, p.chatroom_id, p.fence, p.attempts, locked.exhausted, locked.taken_over, p.content,
-                      p.request_id, p.created_at
+            FROM chosen WHERE p.id = chosen.id
+            RETURNING p.id, p.chatroom_id, p.fence, p.attempts, chosen.exhausted, chosen.taken_over, chosen.suspect,
+                      p.content, p.request_id, p.created_at
         )
         SELECT claimed.*, coalesce(recent.history, '{}') AS history
         FROM claimed LEFT JOIN LATERAL (
@@ -130,6 +140,7 @@ async def claim(
         max_attempts,
         history_messages,
         owner,
+        suspects,
     )
     return [
         Claimed(
@@ -139,6 +150,7 @@ async def claim(
             attempt=row["attempts"],
             exhausted=row["exhausted"],
             taken_over=row["taken_over"],
+            suspect=row["suspect"],
             content=row["content"],
             history=tuple((role, text) for role, text in row["history"]),
             request_id=row["request_id"],
@@ -208,9 +220,7 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]
     return {row["id"] for row in rows}
 
 
-async def extend_leases(
-    connection: Connection, held: Sequence[tuple[UUID, int]], lease_seconds: float
-) -> set[UUID]:
+async def extend_leases(connection: Connection, held: Sequence[tuple[UUID, int]], lease_seconds: float) -> set[UUID]:
     """Extend the leases of these (id, fence) pairs; an id that does not come back belongs to someone else now."""
     rows = await connection.fetch(
         """
@@ -231,10 +241,10 @@ async def rooms_with_due_heads(connection: Connection, chatroom_ids: Sequence[UU
     rows = await connection.fetch(
         """
         SELECT room.id FROM unnest($1::uuid[]) AS room (id), LATERAL (
-            SELECT p.status, p.available_at FROM prompts p
+            SELECT p.status, p.available_at, p.lease_until FROM prompts p
             WHERE p.chatroom_id = room.id AND p.status IN ('queued', 'running') ORDER BY p.sequence LIMIT 1
         ) head
-        WHERE head.status = 'queued' AND head.available_at <= now()
+        WHERE head.available_at <= now() AND (head.status = 'queued' OR head.lease_until < now())
         """,
         chatroom_ids,
     )

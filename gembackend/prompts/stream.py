@@ -6,6 +6,7 @@ Redis may lose, repeat or reorder entries. Only commands of Redis 6.2 are used.
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -59,7 +60,7 @@ class Stream:
         Raises GroupLost.
         """
         try:
-            answer = await self._blocking.xreadgroup(
+            answer: Any = await self._blocking.xreadgroup(
                 GROUP,
                 self.consumer,
                 {STREAM: ">" if after is None else after},
@@ -73,16 +74,14 @@ class Stream:
     async def stranded(self, idle_seconds: float, most: int) -> list[Hint]:
         """Take over entries that some consumer has held for so long; raises GroupLost."""
         try:
-            answer = await self._client.xautoclaim(
+            answer: Any = await self._client.xautoclaim(
                 STREAM, GROUP, self.consumer, int(idle_seconds * 1000), FROM_THE_START, count=most
             )
         except ResponseError as error:
             raise _lost(error) from error
         return [_hint(entry) for entry in answer[1] if entry[0] is not None]
 
-    async def write(
-        self, hints: Iterable[UUID] = (), done: Sequence[str] = (), finished: Sequence[UUID] = ()
-    ) -> None:
+    async def write(self, hints: Iterable[UUID] = (), done: Sequence[str] = (), finished: Sequence[UUID] = ()) -> None:
         """One round trip: add hints, acknowledge and delete entries, tell every process which prompts finished."""
         pipeline = self._client.pipeline(transaction=False)
         for chatroom_id in hints:
@@ -99,7 +98,7 @@ class Stream:
         fresh = secrets.token_hex(8)
         if await self._client.set(EPOCH_KEY, fresh, nx=True):
             return fresh
-        kept = await self._client.get(EPOCH_KEY)
+        kept: Any = await self._client.get(EPOCH_KEY)
         return kept.decode() if kept else fresh
 
     async def bury_consumers(self, idle_seconds: float) -> int:

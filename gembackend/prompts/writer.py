@@ -1,5 +1,6 @@
 """The one writer to Redis: hints, acknowledgements and finish notices, gathered into pipelines."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -61,6 +62,10 @@ class StreamWriter(Actor):
             self._mailbox.tell(note)
         except (MailboxFull, MailboxClosed):
             metrics.HINTS_DROPPED.inc()
+
+    def tell_later(self, seconds: float, note: Note) -> None:
+        """Write this after a while; forgotten when the writer stops before, for the sweeper to find."""
+        asyncio.get_running_loop().call_later(seconds, self.tell, note)
 
     def wind_down(self) -> None:
         """Write what has been told, then end."""

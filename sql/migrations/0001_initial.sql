@@ -39,6 +39,7 @@ CREATE TABLE prompts (
     fence           bigint NOT NULL DEFAULT 0,
     lease_until     timestamptz,
     leased_by       text,
+    takeovers       integer NOT NULL DEFAULT 0,
     error_code      text,
     error_message   text,
     prompt_tokens   integer,
@@ -68,6 +69,7 @@ CREATE INDEX prompts_failed ON prompts (finished_at DESC) WHERE status = 'failed
 CREATE INDEX prompts_of_user ON prompts (user_id);
 
 COMMENT ON COLUMN prompts.fence IS 'Raised by every claim; a write that carries an older fence changes nothing.';
+COMMENT ON COLUMN prompts.takeovers IS 'How often its lease ran out: each time its process may have died of it.';
 COMMENT ON COLUMN prompts.charged_on IS 'UTC day whose quota was charged; given back when the prompt ends failed.';
 
 CREATE TABLE chatrooms_messages (

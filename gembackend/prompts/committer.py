@@ -1,0 +1,149 @@
+"""Stores what attempts ended in, many in one commit, and moves each room on to its next prompt."""
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic, time
+from uuid import UUID
+
+import asyncpg
+
+from gembackend.actors import Actor, Mailbox
+from gembackend.plumbing import logs, metrics
+from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.postgres import Database
+from gembackend.prompts import store
+from gembackend.prompts.admission import Admission
+from gembackend.prompts.claims import Claims
+from gembackend.prompts.endings import ending_of, unstorable
+from gembackend.prompts.live import Live
+from gembackend.prompts.pool import Ended, Run, WorkerPool
+from gembackend.prompts.store import Ending
+from gembackend.prompts.writer import Done, Finished, StreamWriter, Wake
+
+log = logs.logger(__name__)
+
+BATCH = 64
+PAUSE_SECONDS = 0.25
+
+
+class Committer(Actor):
+    """Takes whatever ended during its last commit and stores it in one statement.
+
+    Then, in a new statement that sees what was accepted meanwhile, it claims the next prompt of each room, and
+    acknowledges the hints of rooms that have none. While the database is away it holds on to what it has.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        endings: Mailbox[Ended],
+        claims: Claims,
+        pool: WorkerPool,
+        writer: StreamWriter,
+        live: Live,
+        admission: Admission,
+    ) -> None:
+        super().__init__("committer")
+        self._database = database
+        self._endings = endings
+        self._claims = claims
+        self._pool = pool
+        self._writer = writer
+        self._live = live
+        self._admission = admission
+
+    def wind_down(self) -> None:
+        """Store what has been reported, then end."""
+        self._endings.close()
+
+    async def run(self) -> None:
+        """Commit in batches until closed and empty."""
+        while batch := await self._endings.drain(BATCH):
+            mine = [ended for ended in batch if not ended.run.lost]
+            endings = [ending_of(ended.run.claimed, ended.result) for ended in mine]
+            changed = await self._store(endings)
+            self._report(mine, endings, changed)
+            await self._move_on(batch, endings)
+
+    async def _store(self, endings: Sequence[Ending]) -> set[UUID]:
+        """Store endings until it is done; a row that PostgreSQL refuses is singled out and does not stop the rest."""
+        while endings:
+            begun = monotonic()
+            try:
+                async with self._database.connection() as connection:
+                    changed = await store.finish(connection, endings)
+            except Fault as fault:
+                log.warning("commit_waits", count=len(endings), code=fault.code.name)
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            except (asyncpg.PostgresError, ValueError) as error:
+                if len(endings) > 1:
+                    middle = len(endings) // 2
+                    return await self._store(endings[:middle]) | await self._store(endings[middle:])
+                log.warning("ending_refused", prompt_id=str(endings[0].id), error=type(error).__name__)
+                substitute = unstorable(endings[0], taken=isinstance(error, asyncpg.UniqueViolationError))
+                if substitute is None:
+                    return set()
+                endings = [substitute]
+                continue
+            metrics.COMMIT_SECONDS.observe(monotonic() - begun)
+            metrics.COMMIT_BATCH.observe(len(endings))
+            return changed
+        return set()
+
+    def _report(self, batch: Sequence[Ended], endings: Sequence[Ending], changed: set[UUID]) -> None:
+        """Count and log what was stored, and tell whoever waits for it."""
+        finished: list[UUID] = []
+        for ended, ending in zip(batch, endings, strict=True):
+            if ending.id not in changed:
+                metrics.STALE_WRITES.inc()
+                log.warning("stale_write", prompt_id=str(ending.id), fence=ending.fence)
+            elif ending.status == "queued":
+                metrics.PROMPTS_RETRIED.labels(ending.error_code or "put_back").inc()
+            else:
+                finished.append(ending.id)
+                seconds = time() - ended.run.claimed.created_at.timestamp()
+                metrics.PROMPTS_FINISHED.labels(ending.status, ending.error_code or "").inc()
+                metrics.PROMPTS_SECONDS.observe(seconds)
+                log.info(
+                    "prompt_finished",
+                    prompt_id=str(ending.id),
+                    request_id=ended.run.claimed.request_id,
+                    outcome=ending.status,
+                    error_code=ending.error_code,
+                    attempts=ended.run.claimed.attempt,
+                    seconds=round(seconds, 4),
+                )
+        if finished:
+            self._admission.finished(len(finished))
+            self._live.finished(finished)
+            self._writer.tell(Finished(tuple(finished)))
+
+    async def _move_on(self, batch: Sequence[Ended], endings: Sequence[Ending]) -> None:
+        """Give each room its next prompt, or its hints back."""
+        delays = {ending.id: ending.delay for ending in endings if ending.status == "queued"}
+        runs = {ended.run.claimed.chatroom_id: ended.run for ended in batch if not ended.run.lost}
+        ready = [room for room, run in runs.items() if run.claimed.id not in delays]
+        keep = len(ready) if self._pool.free() > 0 else 0
+        try:
+            claimed = await self._claims.claim(ready[:keep], suspects=0)
+            waiting = await self._claims.due(ready[keep:])
+        except Fault:
+            claimed, waiting = [], ready
+        for ended in batch:
+            self._pool.release(ended.run)
+            if ended.run.lost:
+                self._let_go(ended.run)
+        for prompt in claimed:
+            self._pool.begin(prompt, runs.pop(prompt.chatroom_id).entry_ids)
+        for room in waiting:
+            self._writer.tell(Wake(room, "turn"))
+        for run in runs.values():
+            self._let_go(run)
+            if run.claimed.id in delays:
+                self._writer.tell_later(delays[run.claimed.id], Wake(run.claimed.chatroom_id, "retry"))
+
+    def _let_go(self, run: Run) -> None:
+        """Acknowledge the hints that a run came from."""
+        if run.entry_ids:
+            self._writer.tell(Done(run.entry_ids))

@@ -1,0 +1,75 @@
+"""The prompt engine put together: what its actors share, and the order in which they start."""
+
+import os
+import secrets
+import socket
+
+from redis.asyncio import Redis
+
+from gembackend.actors import Actor, Mailbox
+from gembackend.config import Settings
+from gembackend.plumbing.postgres import Database
+from gembackend.prompts.admission import Admission
+from gembackend.prompts.attempt import Model
+from gembackend.prompts.breaker import Breaker
+from gembackend.prompts.claims import Claims
+from gembackend.prompts.committer import Committer
+from gembackend.prompts.intake import Intake
+from gembackend.prompts.leases import Heartbeat
+from gembackend.prompts.limit import AdaptiveLimit
+from gembackend.prompts.live import FinishListener, FinishPoll, Live
+from gembackend.prompts.pool import Ended, WorkerPool
+from gembackend.prompts.reader import Reader
+from gembackend.prompts.stream import Stream
+from gembackend.prompts.sweeper import Sweeper
+from gembackend.prompts.writer import StreamWriter
+
+
+class PromptEngine:
+    """One process's share of the engine.
+
+    `intake.accept` and `live.watch` are what the rooms use. `actors` is in starting order: each uses only those
+    before it, so stopping in the opposite order first stops what brings work in and last what writes results out.
+    """
+
+    def __init__(self, settings: Settings, database: Database, redis: Redis, blocking: Redis, model: Model) -> None:
+        process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        lease = settings.prompt_lease_seconds
+        admission = Admission(settings.prompt_backlog_limit)
+        endings: Mailbox[Ended] = Mailbox(capacity=4 * settings.prompt_workers + 64)
+        claims = Claims(
+            database,
+            process,
+            lease_seconds=lease,
+            max_attempts=settings.prompt_max_attempts,
+            history_messages=settings.prompt_history_messages,
+        )
+        stream = Stream(redis, blocking, consumer=process)
+        writer = StreamWriter(stream)
+        self.live = Live()
+        pool = WorkerPool(
+            model,
+            endings,
+            AdaptiveLimit(settings.prompt_workers),
+            Breaker(),
+            max_attempts=settings.prompt_max_attempts,
+        )
+        committer = Committer(database, endings, claims, pool, writer, self.live, admission)
+        self.intake = Intake(
+            database,
+            writer,
+            admission,
+            daily_prompts=settings.basic_daily_prompts,
+            room_limit=settings.prompt_room_limit,
+        )
+        self.actors: tuple[Actor, ...] = (
+            writer,
+            FinishListener(redis, self.live),
+            FinishPoll(database, self.live),
+            committer,
+            Heartbeat(claims, pool, lease),
+            pool,
+            Reader(stream, claims, pool, writer),
+            Sweeper(database, stream, writer, admission, lease),
+            self.intake,
+        )

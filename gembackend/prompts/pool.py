@@ -1,0 +1,179 @@
+"""The pool of workers: one coroutine an attempt, as many as Gemini can take at the moment."""
+
+import asyncio
+from dataclasses import dataclass, field
+from random import random
+from time import monotonic
+from uuid import UUID
+
+import structlog
+
+from gembackend.actors import Actor, Mailbox
+from gembackend.plumbing import logs, metrics
+from gembackend.prompts import attempt
+from gembackend.prompts.attempt import Model, Result
+from gembackend.prompts.breaker import Breaker
+from gembackend.prompts.limit import AdaptiveLimit
+from gembackend.prompts.outcome import MESSAGES, Health, Retry
+from gembackend.prompts.store import Claimed
+
+log = logs.logger(__name__)
+
+FLUSH_SECONDS = 3.0
+"""Kept back from the grace period, for what comes after the last attempt: commit and acknowledge."""
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """A claimed prompt in this process, the hints it came from, and the coroutine at work on it."""
+
+    claimed: Claimed
+    entry_ids: tuple[str, ...]
+    task: "asyncio.Task[None] | None" = None
+    lost: bool = False
+    begun: float = field(default_factory=monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that is over. `result` is None when it was cut off: by a drain, or, if `run.lost`, by a takeover."""
+
+    run: Run
+    result: Result | None
+
+
+class WorkerPool(Actor):
+    """Runs attempts and reports each end to the committer's mailbox.
+
+    A slot is taken from the claim until the committer has released it, so what is in flight never exceeds
+    the limit. Used by the reader, the committer and the heartbeat on the one event loop; its methods never wait,
+    but for `vacancy`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        endings: Mailbox[Ended],
+        limit: AdaptiveLimit,
+        breaker: Breaker,
+        *,
+        max_attempts: int,
+    ) -> None:
+        super().__init__("worker-pool")
+        self._model = model
+        self._endings = endings
+        self._limit = limit
+        self._breaker = breaker
+        self._max_attempts = max_attempts
+        self._runs: dict[UUID, Run] = {}
+        self._vacated = asyncio.Event()
+        self._drain_until = 0.0
+
+    def free(self) -> int:
+        """How many more attempts may begin now."""
+        if self.stopping.is_set():
+            return 0
+        return min(self._limit.value - len(self._runs), self._breaker.allow(monotonic()))
+
+    def suspects_welcome(self) -> int:
+        """How many prompts that may kill this process it may take on: one at a time, so that none dies of another."""
+        return 0 if any(run.claimed.suspect for run in self._runs.values()) else 1
+
+    async def vacancy(self, seconds: float) -> int:
+        """Wait at most so long until an attempt may begin; tells how many may, 0 if none."""
+        self._vacated.clear()
+        if (free := self.free()) > 0:
+            return free
+        try:
+            async with asyncio.timeout(seconds):
+                await self._vacated.wait()
+        except TimeoutError:
+            pass
+        return max(0, self.free())
+
+    def begin(self, claimed: Claimed, entry_ids: tuple[str, ...]) -> None:
+        """Begin the attempt of a claim."""
+        if claimed.taken_over:
+            metrics.TAKEOVERS.inc()
+        run = Run(claimed, entry_ids)
+        self._runs[claimed.id] = run
+        metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
+        run.task = asyncio.create_task(self._work(run), name=f"attempt-{claimed.id}")
+
+    def release(self, run: Run) -> None:
+        """The run's end has been dealt with: its slot is free."""
+        if self._runs.get(run.claimed.id) is run:
+            del self._runs[run.claimed.id]
+        metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
+        self._vacated.set()
+
+    def held(self) -> list[tuple[UUID, int]]:
+        """The (id, fence) of every prompt whose attempt is under way."""
+        return [(run.claimed.id, run.claimed.fence) for run in self._runs.values() if not _over(run)]
+
+    def abandon(self, prompt_id: UUID) -> None:
+        """Someone else has this prompt now, or nobody wants it: stop working on it."""
+        run = self._runs.get(prompt_id)
+        if run is not None and run.task is not None and not run.task.done():
+            run.lost = True
+            run.task.cancel()
+            metrics.LEASES_LOST.inc()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Let attempts finish for the grace period less FLUSH_SECONDS, then cut them off."""
+        self._drain_until = asyncio.get_running_loop().time() + max(0.0, grace - FLUSH_SECONDS)
+        await super().stop(max(0.0, grace))
+
+    async def run(self) -> None:
+        """Nothing until the drain: attempts are begun by `begin`."""
+        await self.stopping.wait()
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        if not tasks:
+            return
+        left = max(0.0, self._drain_until - asyncio.get_running_loop().time())
+        log.info("draining", in_flight=len(tasks), seconds=round(left, 1))
+        _, late = await asyncio.wait(tasks, timeout=left)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+        log.info("drained", finished=len(tasks) - len(late), put_back=len(late))
+
+    async def _work(self, run: Run) -> None:
+        claimed = run.claimed
+        structlog.contextvars.bind_contextvars(
+            prompt_id=str(claimed.id), request_id=claimed.request_id, attempt=claimed.attempt
+        )
+        result: Result | None = None
+        try:
+            result = await attempt.run(
+                claimed, self._model, max_attempts=self._max_attempts, outage=self._learn, random=random
+            )
+        except asyncio.CancelledError:
+            log.info("attempt_cut_off", lost=run.lost)
+        except Exception:
+            log.exception("attempt_crashed")
+            retry = Retry("gemini_error", MESSAGES["gemini_error"], delay=1.0)
+            result = Result(retry, "neutral", "CRASHED")
+        if result is not None:
+            log.info(
+                "attempt_ended",
+                outcome=type(result.outcome).__name__.lower(),
+                status=result.status,
+                detail=result.detail,
+                seconds=round(monotonic() - run.begun, 4),
+            )
+        self._endings.tell(Ended(run, result))
+
+    def _learn(self, health: Health) -> bool:
+        now = monotonic()
+        self._limit.record(health, now)
+        self._breaker.record(health, now)
+        metrics.CONCURRENCY_LIMIT.set(self._limit.value)
+        metrics.BREAKER_OPEN.set(self._breaker.state != "closed")
+        self._vacated.set()
+        return self._breaker.state != "closed"
+
+
+def _over(run: Run) -> bool:
+    return run.task is None or run.task.done()

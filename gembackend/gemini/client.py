@@ -34,14 +34,17 @@ GOOGLE = "grpcs://generativelanguage.googleapis.com:443"
 
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
-"""A server that is back is found within about a second; a connection that died silently is given up within 40."""
+"""A server that is back is found within about a second; a connection that died silently is given up within 40.
+
+`min_reconnect_backoff_ms` is, against its name, how long one attempt to connect may take.
+"""
 
 _RESPONSE_ID = 5
 """The field of `GenerateContentResponse` that the SDK's message type does not know yet."""
@@ -112,13 +115,16 @@ class Gemini:
         await self._channel.close()
 
     def _failure(self, error: Exception, prompt: str, elapsed: float) -> Failure:
-        """What an exception out of the SDK means; the key and the prompt are kept out of its detail."""
+        """What an exception out of the SDK means; the key and the prompt are kept out of its detail.
+
+        A deadline that passed after about our own timeout is ours (`TIMEOUT`); an earlier one is Gemini's word.
+        """
         call = next((cause for cause in _causes(error) if isinstance(cause, grpc.aio.AioRpcError)), None)
         if call is None:
-            return Failure(BROKEN, None, f"the reply could not be read: {type(error).__name__}")
+            return Failure(BROKEN, None, f"the call broke: {type(error).__name__}")
         status = call.code().name
         retry_after, reason = _advice(call)
-        if status == "DEADLINE_EXCEEDED" and elapsed >= self._timeout:
+        if status == "DEADLINE_EXCEEDED" and elapsed > 0.9 * self._timeout:
             status = TIMEOUT
         elif status == "INVALID_ARGUMENT" and reason == "API_KEY_INVALID":
             status = "UNAUTHENTICATED"

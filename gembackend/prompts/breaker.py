@@ -30,7 +30,7 @@ UNLIMITED = 1_000_000
 
 
 class Breaker:
-    """The state, the time of the next probe, and how bad it is. Times are seconds of one clock that only goes forward."""
+    """The state, and when the next probe may start. Times are seconds of one clock that only goes forward."""
 
     def __init__(self, threshold: int = THRESHOLD) -> None:
         self._threshold = threshold
@@ -53,7 +53,7 @@ class Breaker:
             self.retry_at = now + PROBE_TIME
 
     def record(self, health: Health, now: float) -> None:
-        """Learn how a call ended; one that was cancelled is `neutral`, one that Gemini rate-limited shows it is there."""
+        """Learn how a call ended. Any reply is `ok`, and a cancelled call `neutral`; a 429 shows that Gemini is there."""
         if health in ("ok", "rate_limited"):
             self._close()
         elif health == "down":

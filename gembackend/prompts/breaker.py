@@ -53,7 +53,7 @@ class Breaker:
             self.retry_at = now + PROBE_TIME
 
     def record(self, health: Health, now: float) -> None:
-        """Learn how a call ended. Any reply is `ok`, and a cancelled call `neutral`; a 429 shows that Gemini is there."""
+        """Learn how a call ended: any reply is `ok`, a cancelled call `neutral`; a 429 shows that Gemini is there."""
         if health in ("ok", "rate_limited"):
             self._close()
         elif health == "down":

@@ -25,6 +25,11 @@ class EmbeddedError(Exception):
     """Something that `dev` starts could not be started; the text is for the person at the terminal."""
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a file that is, when made here, for its owner alone: a server's log may quote what it was asked."""
+    return os.open(path, flags, 0o600)
+
+
 class GuardedServer:
     """A server process under its guard (guard.py), in a session of its own, its output in a log file.
 
@@ -38,7 +43,7 @@ class GuardedServer:
         if log.exists():
             log.replace(log.with_name(log.name + ".old"))
         launch = [sys.executable, "-I", "-S", guard.__file__, str(int(stop_signal)), str(grace), *command]
-        with log.open("wb") as output:
+        with open(log, "wb", opener=_private) as output:
             self._guard = subprocess.Popen(
                 launch, stdin=subprocess.PIPE, stdout=output, stderr=output, env=ENVIRONMENT, start_new_session=True
             )
@@ -96,6 +101,7 @@ async def run(*command: str, what: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,
+        start_new_session=True,  # Ctrl-C is for the caller, who then cancels
     )
     try:
         output, errors = await process.communicate()

@@ -8,9 +8,12 @@ from gembackend.prompts.outcome import Health
 CUT = 0.5
 """What is left of the limit after a rate-limited call."""
 
+COOL_OFF = 0.5
+"""Seconds after a cut in which further 429s are of the same burst and cut no more; Gemini says 429 at once."""
 
-class Limit:
-    """The number of calls that may be in flight, between 1 and `ceiling`, where it begins. Times are in seconds."""
+
+class AdaptiveLimit:
+    """The number of calls that may be in flight, between 1 and `ceiling`, where it begins."""
 
     def __init__(self, ceiling: int) -> None:
         self._ceiling = float(ceiling)
@@ -22,13 +25,12 @@ class Limit:
         """How many calls may be in flight now."""
         return int(self._current)
 
-    def record(self, health: Health, *, started: float, now: float) -> None:
-        """Learn from a call that ran from `started` to `now`.
+    def record(self, health: Health, now: float) -> None:
+        """Learn how a call ended at `now`, in seconds of a clock that only goes forward.
 
-        A call that was on its way at the last cut says nothing about the limit since, so that a burst of 429s cuts
-        once. As many answers as there are calls in flight raise the limit by one.
+        As many answers as there may be calls in flight raise the limit by one.
         """
-        if health == "rate_limited" and started > self._cut_at:
+        if health == "rate_limited" and now - self._cut_at >= COOL_OFF:
             self._current = max(1.0, self._current * CUT)
             self._cut_at = now
         elif health == "ok":

@@ -7,7 +7,7 @@ The same table for people is `ops/outcomes.md`; a test holds the two equal.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
+from math import isnan
 from typing import Literal, NamedTuple
 
 BACKOFF_BASE = 1.0
@@ -18,6 +18,9 @@ BACKOFF_CAP = 60.0
 
 PATIENCE = 86_400.0
 """Seconds Gemini may ask a prompt to wait; past a day the prompt is given up, which undercuts nobody."""
+
+LONGEST_ID = 200
+"""Characters kept of a response id, which becomes part of a key; Gemini's have about twenty."""
 
 Verdict = Literal["answer", "retry", "give up"]
 
@@ -175,21 +178,21 @@ def of_reply(
     elif rule.verdict == "answer" and not cleaned.strip():
         rule = EMPTY
     if rule.verdict == "answer":
-        return Answered(clean_text(response_id), cleaned, prompt_tokens, reply_tokens)
+        return Answered(clean_text(response_id)[:LONGEST_ID], cleaned, prompt_tokens, reply_tokens)
     return _setback(rule, 0.0)
 
 
 def of_failure(*, status: str, retry_after: float | None) -> Retry | GiveUp:
     """Judge a call that brought no reply; `retry_after` is the seconds Gemini asked to wait, if it did."""
-    asked = retry_after if retry_after is not None and isfinite(retry_after) else 0.0
-    return _setback(STATUSES.get(status, STATUSES["UNKNOWN"]), max(0.0, asked))
+    asked = 0.0 if retry_after is None or isnan(retry_after) else max(0.0, retry_after)
+    return _setback(STATUSES.get(status, STATUSES["UNKNOWN"]), asked)
 
 
 def decide(outcome: Outcome, *, attempt: int, max_attempts: int, outage: bool, random: Callable[[], float]) -> Outcome:
     """The final outcome of an attempt; only a retry still changes here.
 
-    `attempt` counts from 1 and includes this one; `outage` is whether the breaker was closed no more when the call
-    ended, and then an unreachable Gemini costs the prompt nothing; `random` draws from [0, 1).
+    `attempt` counts from 1 and includes this one; `outage` is whether the breaker is anything but closed now that it
+    knows of this call, and then an unreachable Gemini costs the prompt nothing; `random` draws from [0, 1).
     """
     if not isinstance(outcome, Retry):
         return outcome

@@ -31,6 +31,7 @@ def test_every_reply_has_an_outcome_and_an_answer_always_has_storable_text(
         assert value.text.strip()
         assert clean_text(value.text) == value.text
         assert clean_text(value.response_id) == value.response_id
+        assert len(value.response_id) <= outcome.LONGEST_ID
     else:
         assert value.message == outcome.MESSAGES[value.code]
 

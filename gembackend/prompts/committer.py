@@ -124,7 +124,7 @@ class Committer(Actor):
         delays = {ending.id: ending.delay for ending in endings if ending.status == "queued"}
         runs = {ended.run.claimed.chatroom_id: ended.run for ended in batch if not ended.run.lost}
         ready = [room for room, run in runs.items() if run.claimed.id not in delays]
-        keep = len(ready) if self._pool.free() > 0 else 0
+        keep = self._pool.turns(len(ready))
         try:
             claimed = await self._claims.claim(ready[:keep], suspects=0)
             waiting = await self._claims.due(ready[keep:])

@@ -18,6 +18,7 @@ from gembackend.prompts.stream import FINISHED_CHANNEL
 
 POLL_SECONDS = 1.0
 PAUSE_SECONDS = 0.25
+LISTEN_SECONDS = 0.2
 
 
 class Finish:
@@ -93,7 +94,7 @@ class FinishListener(Actor):
                 async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
                     await channel.subscribe(FINISHED_CHANNEL)
                     while not self.stopping.is_set():
-                        message = await channel.get_message(timeout=0.5)
+                        message = await channel.get_message(timeout=LISTEN_SECONDS)
                         if message is not None:
                             self._live.finished(_ids(message["data"]))
             except OUTAGES:

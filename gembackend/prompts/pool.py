@@ -75,6 +75,15 @@ class WorkerPool(Actor):
             return 0
         return min(self._limit.value - len(self._runs), self._breaker.allow(monotonic()))
 
+    def turns(self, rooms: int) -> int:
+        """How many of so many rooms that have just ended a prompt may go straight on with their next one.
+
+        None while all slots are taken: then rooms go to the stream's tail, so that they take turns.
+        """
+        if self.free() <= 0:
+            return 0
+        return min(rooms, self._breaker.allow(monotonic()))
+
     def suspects_welcome(self) -> int:
         """How many prompts that may kill this process it may take on: one at a time, so that none dies of another."""
         return 0 if any(run.claimed.suspect for run in self._runs.values()) else 1
@@ -96,6 +105,7 @@ class WorkerPool(Actor):
         if claimed.taken_over:
             metrics.TAKEOVERS.inc()
         run = Run(claimed, entry_ids)
+        self._breaker.started(run.begun)
         self._runs[claimed.id] = run
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
         run.task = asyncio.create_task(self._work(run), name=f"attempt-{claimed.id}")
@@ -141,6 +151,7 @@ class WorkerPool(Actor):
 
     async def _work(self, run: Run) -> None:
         claimed = run.claimed
+
         structlog.contextvars.bind_contextvars(
             prompt_id=str(claimed.id), request_id=claimed.request_id, attempt=claimed.attempt
         )
@@ -166,6 +177,7 @@ class WorkerPool(Actor):
         self._endings.tell(Ended(run, result))
 
     def _learn(self, health: Health) -> bool:
+        """Take in how a call went; tells whether Gemini as a whole is taken for down."""
         now = monotonic()
         self._limit.record(health, now)
         self._breaker.record(health, now)

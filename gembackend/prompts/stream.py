@@ -18,7 +18,8 @@ STREAM = "gembackend:hints"
 GROUP = "workers"
 FINISHED_CHANNEL = "gembackend:finished"
 EPOCH_KEY = "gembackend:epoch"
-BLOCK_MILLISECONDS = 1000
+BLOCK_MILLISECONDS = 200
+"""How long one read waits; a reader that is told to stop ends its read first, so this is kept short."""
 FROM_THE_START = "0"
 
 
@@ -55,7 +56,7 @@ class Stream:
                 raise
 
     async def read(self, count: int, after: str | None = None) -> list[Hint]:
-        """Wait up to a second for new hints; with `after`, this consumer's own pending ones behind that entry.
+        """Wait a moment for new hints; with `after`, this consumer's own pending ones behind that entry.
 
         Raises GroupLost.
         """

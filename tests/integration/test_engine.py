@@ -1,0 +1,239 @@
+"""Prompts on their way: accepted, hinted, claimed, answered, committed, in order and beside each other."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gembackend.embedded.gemini import Behaviour
+from gembackend.prompts.stream import GROUP, STREAM
+from tests.engine import Engine, running
+
+
+@pytest.fixture
+async def engine(database_url: str, redis_url: str) -> AsyncIterator[Engine]:
+    async with running(database_url, redis_url) as started:
+        yield started
+
+
+async def at_rest(engine: Engine) -> tuple[int, int]:
+    """Entries in the stream and pending ones, once the acknowledgements are through."""
+    async with asyncio.timeout(5):
+        while True:
+            length = await engine.redis.xlen(STREAM)
+            pending = (await engine.redis.xpending(STREAM, GROUP))["pending"]
+            if length == pending == 0:
+                return 0, 0
+            await asyncio.sleep(0)
+
+
+async def test_a_prompt_is_answered_and_its_messages_carry_geminis_response_id(engine: Engine) -> None:
+    room = await engine.room()
+    engine.gemini.script(Behaviour(text="forty-two", response_id="resp-1"))
+    prompt = await engine.ask(room, "What is six times seven?")
+    assert (prompt.status, prompt.attempts, prompt.error) == ("answered", 1, None)
+    assert prompt.reply is not None and prompt.usage is not None
+    assert (prompt.reply.id, prompt.reply.role, prompt.reply.content) == ("resp-1_A", "assistant", "forty-two")
+    assert prompt.usage.prompt_tokens > 0 and prompt.usage.reply_tokens > 0
+    assert await engine.fetch("SELECT content FROM chatrooms_messages WHERE id = 'resp-1_U'") == (
+        "What is six times seven?"
+    )
+    assert await at_rest(engine) == (0, 0)
+
+
+async def test_earlier_exchanges_are_sent_as_context(engine: Engine) -> None:
+    room = await engine.room()
+    engine.gemini.script(Behaviour(text="one"), Behaviour(text="two"))
+    await engine.ask(room, "first")
+    await engine.ask(room, "second")
+    contents = engine.gemini.calls[1].contents
+    assert [(role, text) for role, text in contents] == [("user", "first"), ("model", "one"), ("user", "second")]
+    assert "short" in engine.gemini.calls[0].system_instruction.lower()
+
+
+async def test_the_context_is_as_long_as_the_setting_says(database_url: str, redis_url: str) -> None:
+    async with running(database_url, redis_url, prompt_history_messages=4) as engine:
+        room = await engine.room()
+        for number in range(4):
+            await engine.ask(room, f"question {number}")
+        assert [text for role, text in engine.gemini.calls[-1].contents if role == "user"] == [
+            "question 1",
+            "question 2",
+            "question 3",
+        ]
+
+
+async def test_prompts_of_a_room_are_answered_one_after_another_in_their_order(engine: Engine) -> None:
+    room = await engine.room()
+    verdicts = await asyncio.gather(*(engine.send(room, f"number {number}") for number in range(15)))
+    await asyncio.gather(*(engine.finished(room, verdict.prompt_id) for verdict in verdicts))
+    async with engine.database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT content FROM chatrooms_messages WHERE chatroom_id = $1 AND role = 'user' ORDER BY position", room[1]
+        )
+        accepted = await connection.fetch("SELECT content FROM prompts WHERE chatroom_id = $1 ORDER BY sequence", room[1])
+    assert [row["content"] for row in rows] == [row["content"] for row in accepted]
+    assert [call.prompt for call in engine.gemini.calls] == [row["content"] for row in accepted]
+    assert [len(call.contents) for call in engine.gemini.calls[:10]] == [2 * number + 1 for number in range(10)]
+
+
+async def test_a_hundred_rooms_are_answered_side_by_side(database_url: str, redis_url: str) -> None:
+    async with running(database_url, redis_url, prompt_workers=100) as engine:
+        user = await engine.user()
+        rooms = [await engine.room(user) for _ in range(100)]
+        gate = asyncio.Event()
+        engine.gemini.default = Behaviour(hold=gate)
+        verdicts = await asyncio.gather(*(engine.send(room, "hello") for room in rooms))
+        await engine.gemini.wait_for_calls(100)
+        gate.set()
+        prompts = await asyncio.gather(
+            *(engine.finished(room, verdict.prompt_id) for room, verdict in zip(rooms, verdicts, strict=True))
+        )
+        assert {prompt.status for prompt in prompts} == {"answered"}
+        assert await at_rest(engine) == (0, 0)
+
+
+async def test_no_more_prompts_than_workers_are_in_flight_and_rooms_take_turns(
+    database_url: str, redis_url: str
+) -> None:
+    async with running(database_url, redis_url, prompt_workers=3) as engine:
+        rooms = [await engine.room() for _ in range(6)]
+        most = 0
+
+        def count(_call: object) -> Behaviour:
+            nonlocal most
+            most = max(most, sum(1 for call in engine.gemini.calls if call.finished is None))
+            return Behaviour(latency=0.01)
+
+        engine.gemini.rule(count)
+        sent = [(room, await engine.send(room, f"{turn}")) for turn in range(4) for room in rooms]
+        await asyncio.gather(*(engine.finished(room, verdict.prompt_id) for room, verdict in sent))
+        assert most == 3
+        first_half = [call.prompt for call in engine.gemini.calls[:12]]
+        assert {"0", "1"} <= set(first_half), "rooms that came first did not keep the slots to themselves"
+        assert first_half.count("0") == 6
+
+
+async def test_a_transient_failure_is_tried_again_and_costs_one_attempt(engine: Engine) -> None:
+    room = await engine.room()
+    engine.gemini.script(Behaviour(status="UNAVAILABLE"), Behaviour(text="now"))
+    prompt = await engine.ask(room, "try")
+    assert (prompt.status, prompt.attempts) == ("answered", 2)
+    assert prompt.reply is not None and prompt.reply.content == "now"
+
+
+async def test_a_retry_makes_only_its_own_room_wait(engine: Engine) -> None:
+    waiting, other = await engine.room(), await engine.room()
+    engine.gemini.rule(
+        lambda call: Behaviour(status="RESOURCE_EXHAUSTED", retry_info=600) if call.prompt == "patience" else None
+    )
+    verdict = await engine.send(waiting, "patience")
+    behind = await engine.send(waiting, "behind it")
+    await engine.gemini.wait_for_calls(1)
+    assert (await engine.ask(other, "me")).status == "answered"
+    assert (await engine.prompt(waiting, verdict.prompt_id)).status == "queued"
+    assert (await engine.prompt(waiting, behind.prompt_id)).status == "queued"
+    assert await engine.fetch(
+        "SELECT available_at > now() + interval '590 seconds' FROM prompts WHERE id = $1", verdict.prompt_id
+    )
+    assert await at_rest(engine) == (0, 0)
+
+
+async def test_a_failure_for_good_tells_why_and_gives_the_quota_back(engine: Engine) -> None:
+    user = await engine.user("Basic")
+    room = await engine.room(user)
+    engine.gemini.script(Behaviour(status="INVALID_ARGUMENT"), Behaviour(text="fine"))
+    refused = await engine.send(room, "bad")
+    behind = await engine.send(room, "good")
+    prompt = await engine.finished(room, refused.prompt_id)
+    assert prompt.status == "failed" and prompt.reply is None
+    assert prompt.error is not None and prompt.error.code == "gemini_rejected" and prompt.error.message
+    assert (await engine.finished(room, behind.prompt_id)).status == "answered"
+    assert await engine.fetch("SELECT used FROM prompt_usage WHERE user_id = $1", user) == 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [
+        (Behaviour(finish_reason="SAFETY"), "content_blocked"),
+        (Behaviour(block_reason="PROHIBITED_CONTENT"), "content_blocked"),
+        (Behaviour(text=""), "empty_answer"),
+        (Behaviour(parts=False), "empty_answer"),
+        (Behaviour(candidates=False), "empty_answer"),
+        (Behaviour(status="UNAUTHENTICATED"), "gemini_unauthorized"),
+    ],
+)
+async def test_what_is_no_answer_is_never_stored_as_one(
+    database_url: str, redis_url: str, behaviour: Behaviour, code: str
+) -> None:
+    async with running(database_url, redis_url, prompt_max_attempts=1) as engine:
+        room = await engine.room()
+        engine.gemini.default = behaviour
+        prompt = await engine.ask(room, "hm")
+        assert prompt.status == "failed" and prompt.error is not None
+        assert prompt.error.code == code
+        assert await engine.fetch("SELECT count(*) FROM chatrooms_messages") == 0
+
+
+async def test_a_repeated_response_id_still_gives_every_message_an_id_of_its_own(engine: Engine) -> None:
+    rooms = [await engine.room() for _ in range(8)]
+    engine.gemini.default = Behaviour(response_id="always-the-same")
+    prompts = await asyncio.gather(*(engine.ask(room, "hi") for room in rooms))
+    assert {prompt.status for prompt in prompts} == {"answered"}
+    assert len({prompt.reply.id for prompt in prompts if prompt.reply}) == 8
+    assert all(prompt.reply and prompt.reply.id.startswith("always-the-same") for prompt in prompts)
+
+
+async def test_a_reply_without_response_id_gets_one(engine: Engine) -> None:
+    engine.gemini.default = Behaviour(response_id="")
+    prompt = await engine.ask(await engine.room(), "hi")
+    assert prompt.reply is not None and prompt.reply.id == f"{prompt.id}_A"
+
+
+async def test_a_nul_in_a_reply_is_cleaned_away(engine: Engine) -> None:
+    engine.gemini.default = Behaviour(text="be\x00fore")
+    prompt = await engine.ask(await engine.room(), "hi")
+    assert prompt.reply is not None and prompt.reply.content == "before"
+
+
+async def test_fifty_parallel_prompts_with_five_left_accept_five(engine: Engine) -> None:
+    user = await engine.user("Basic")
+    rooms = [await engine.room(user) for _ in range(10)]
+    verdicts = await asyncio.gather(*(engine.send(rooms[number % 10], "x") for number in range(50)))
+    decisions = [verdict.decision for verdict in verdicts]
+    assert decisions.count("accepted") == 5 and decisions.count("daily_limit_reached") == 45
+    assert await engine.fetch("SELECT used FROM prompt_usage WHERE user_id = $1", user) == 5
+
+
+async def test_one_idempotency_key_is_one_prompt_and_one_charge(engine: Engine) -> None:
+    user = await engine.user("Basic")
+    room = await engine.room(user)
+    verdicts = await asyncio.gather(*(engine.send(room, "same", key="k") for _ in range(50)))
+    assert len({verdict.prompt_id for verdict in verdicts}) == 1
+    assert sorted({verdict.decision for verdict in verdicts}) == ["accepted", "replayed"]
+    assert (await engine.send(room, "other text", key="k")).decision == "key_reused"
+    assert await engine.fetch("SELECT used FROM prompt_usage WHERE user_id = $1", user) == 1
+
+
+async def test_someone_elses_room_does_not_exist(engine: Engine) -> None:
+    _, room = await engine.room()
+    assert (await engine.send((await engine.user(), room), "hi")).decision == "not_found"
+
+
+async def test_a_room_takes_so_many_unfinished_prompts_and_no_more(database_url: str, redis_url: str) -> None:
+    async with running(database_url, redis_url, prompt_room_limit=3) as engine:
+        room, gate = await engine.room(), asyncio.Event()
+        engine.gemini.default = Behaviour(hold=gate)
+        decisions = [(await engine.send(room, "x")).decision for _ in range(5)]
+        assert decisions == ["accepted"] * 3 + ["room_busy"] * 2
+        gate.set()
+
+
+async def test_the_service_takes_so_many_unfinished_prompts_and_no_more(database_url: str, redis_url: str) -> None:
+    async with running(database_url, redis_url, prompt_backlog_limit=4) as engine:
+        gate = asyncio.Event()
+        engine.gemini.default = Behaviour(hold=gate)
+        rooms = [await engine.room() for _ in range(12)]
+        verdicts = await asyncio.gather(*(engine.send(room, "x") for room in rooms))
+        assert sorted(verdict.decision for verdict in verdicts) == ["accepted"] * 4 + ["backlog_full"] * 8
+        gate.set()

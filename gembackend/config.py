@@ -16,9 +16,11 @@ from urllib.parse import quote, urlsplit
 from dotenv import dotenv_values
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Mode = Literal["dev", "serve"]
+Mode = Literal["dev", "serve", "store"]
+"""What the settings are for: `store` commands need the database alone."""
 T = TypeVar("T")
 
+_DATABASE_EXAMPLE = "PostgreSQL, for example postgresql://user:pass@host:5432/name"
 _PLACEHOLDER = re.compile(r"change.?(me|this)|replace.?(me|this)|placeholder|your.?(jwt|secret|key|own)|^<.*>$", re.I)
 
 
@@ -195,7 +197,7 @@ def environment(directory: Path | None = None) -> dict[str, str]:
 
 
 def load(environ: Mapping[str, str], mode: Mode) -> Settings:
-    """Settings for `dev` or `serve` out of an environment; raises ConfigError with every fault at once."""
+    """Settings out of an environment; raises ConfigError with every fault at once."""
     env = _Reader(environ)
     dev = mode == "dev"
     port = env.integer("SERVER_PORT", 3000, 0, 65535)
@@ -259,9 +261,11 @@ def _conflicts(settings: Settings, env: _Reader, mode: Mode) -> list[str]:
         for name in ("OTP_WEBHOOK_URL", "OTP_WEBHOOK_SECRET"):
             if not env.text(name):
                 faults.append(f"{name} is required when OTP_DELIVERY is webhook")
+    if mode == "store" and not settings.database_url:
+        faults.append(f"DATABASE_URL is required: {_DATABASE_EXAMPLE}")
     if mode == "serve":
         required = {
-            "DATABASE_URL": "PostgreSQL, for example postgresql://user:pass@host:5432/name",
+            "DATABASE_URL": _DATABASE_EXAMPLE,
             "REDIS_URL": "Redis, for example redis://host:6379/0",
             "JWT_SECRET_KEY": "a signing key of at least 32 bytes; make one with: openssl rand -base64 48",
             "GEMINI_API_KEY": "a key of the Gemini API, from https://aistudio.google.com/apikey (or GEMINI_ENDPOINT)",

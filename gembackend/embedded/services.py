@@ -118,7 +118,7 @@ async def _with_vendors(settings: Settings, say: Say, running: AsyncExitStack) -
         return settings
     from gembackend.embedded.gemini import GeminiStandIn  # slow to import, and not needed with a key
 
-    gemini = GeminiStandIn()
+    gemini = GeminiStandIn(keep=100)
     running.push_async_callback(gemini.stop)
     endpoint = await gemini.start()
     say(f"GEMINI_API_KEY is not set: a stand-in at {endpoint} answers in Gemini's place, and says so in its answers.")

@@ -70,3 +70,14 @@ MAILBOX_DEPTH = _gauge("mailbox_depth", "Messages waiting in an actor's mailbox.
 POOL_IN_USE = _gauge("database_connections_in_use", "Database connections doing work.")
 POOL_OPEN = _gauge("database_connections_open", "Database connections open.")
 LOOP_LAG_SECONDS = _gauge("event_loop_lag_seconds", "How late the event loop last woke a timer.")
+
+HASH_SECONDS = _histogram("password_hash_duration_seconds", "Time of one password hash, waiting included.")
+HASHES_REFUSED = _counter("password_hashes_refused", "Hashes not made because too many were waiting.")
+LOGIN_FAILURES = _counter("login_failures", "Passwords refused.")
+CODES = _counter("otp_codes", "One-time codes, by purpose and what became of them.", "purpose", "outcome")
+CODES_IN_RESPONSES = _gauge("otp_codes_in_responses", "1 while one-time codes are shown in replies.")
+RATE_LIMITED = _counter("rate_limited", "Requests refused by a rate limit, by what was limited.", "by")
+RATE_LIMITS_LOCAL = _counter("rate_limits_local", "Rate limits decided by this process alone, because Redis was away.")
+TOKEN_VERSIONS = _histogram(
+    "token_version_batch_size", "Users whose token version one query read.", buckets=(1, 4, 16, 64, 256, 1024)
+)

@@ -49,7 +49,7 @@ class Database:
     def __init__(self, url: str, size: int) -> None:
         self._url = url
         self._size = size
-        self._pool: "asyncpg.Pool[asyncpg.Record] | None" = None
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def open(self) -> None:
         """Make the pool; connections are made when they are first needed."""

@@ -37,6 +37,7 @@ async def run(
 ) -> Result:
     """Make the attempt that this claim stands for; `outage` is told how the call went, and says if Gemini is down."""
     if claimed.exhausted:
+        outage("neutral")
         return Result(outcome.WORKER_LOST, "neutral", "EXHAUSTED")
     answer = await model.generate(claimed.history, claimed.content, last_attempt=claimed.attempt >= max_attempts)
     judged, health, status, detail = _judge(answer)

@@ -11,6 +11,7 @@ from gembackend.config import Settings
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts.admission import Admission
 from gembackend.prompts.attempt import Model
+from gembackend.prompts.breaker import THRESHOLD as BREAKER_THRESHOLD
 from gembackend.prompts.breaker import Breaker
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.committer import Committer
@@ -51,7 +52,7 @@ class PromptEngine:
             model,
             endings,
             AdaptiveLimit(settings.prompt_workers),
-            Breaker(),
+            Breaker(min(BREAKER_THRESHOLD, settings.prompt_max_attempts)),
             max_attempts=settings.prompt_max_attempts,
         )
         committer = Committer(database, endings, claims, pool, writer, self.live, admission)

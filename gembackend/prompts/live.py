@@ -13,7 +13,7 @@ from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.ids import parse_id
 from gembackend.plumbing.postgres import Database
 from gembackend.plumbing.redis import OUTAGES
-from gembackend.prompts import store
+from gembackend.prompts import upkeep_store as store
 from gembackend.prompts.stream import FINISHED_CHANNEL
 
 POLL_SECONDS = 1.0

@@ -161,8 +161,10 @@ class WorkerPool(Actor):
                 claimed, self._model, max_attempts=self._max_attempts, outage=self._learn, random=random
             )
         except asyncio.CancelledError:
+            self._learn("neutral")
             log.info("attempt_cut_off", lost=run.lost)
         except Exception:
+            self._learn("neutral")
             log.exception("attempt_crashed")
             retry = Retry("gemini_error", MESSAGES["gemini_error"], delay=1.0)
             result = Result(retry, "neutral", "CRASHED")

@@ -8,8 +8,6 @@ from uuid import UUID
 from gembackend.messages.rules import NewPrompt, Verdict
 from gembackend.plumbing.postgres import Connection
 
-_SWEEPER_LOCK = 7304612205398232
-
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -51,14 +49,6 @@ class Ending:
     reply_tokens: int | None = None
     delay: float = 0.0
     attempts_back: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """Unfinished prompts in the database, and the age in seconds of the oldest that is due."""
-
-    unfinished: int
-    oldest_seconds: float
 
 
 async def accept(
@@ -247,60 +237,5 @@ async def rooms_with_due_heads(connection: Connection, chatroom_ids: Sequence[UU
         WHERE head.available_at <= now() AND (head.status = 'queued' OR head.lease_until < now())
         """,
         chatroom_ids,
-    )
-    return [row["id"] for row in rows]
-
-
-async def lead_sweep(connection: Connection) -> bool:
-    """Become the one sweeper among all processes until the transaction ends; False when another is."""
-    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _SWEEPER_LOCK))
-
-
-async def overlooked_rooms(connection: Connection, waited_seconds: float, most: int) -> list[UUID]:
-    """Rooms whose due head has waited so long, or whose running head has outlived its lease, longest wait first."""
-    rows = await connection.fetch(
-        """
-        SELECT chatroom_id FROM (
-            SELECT p.chatroom_id, p.available_at AS since FROM prompts p
-            WHERE p.status = 'queued' AND p.available_at <= now() - make_interval(secs => $1)
-              AND NOT EXISTS (
-                  SELECT FROM prompts earlier
-                  WHERE earlier.chatroom_id = p.chatroom_id AND earlier.status IN ('queued', 'running')
-                    AND earlier.sequence < p.sequence)
-            UNION ALL
-            SELECT p.chatroom_id, p.lease_until FROM prompts p
-            WHERE p.status = 'running' AND p.lease_until < now()
-        ) overlooked
-        ORDER BY since LIMIT $2
-        """,
-        waited_seconds,
-        most,
-    )
-    return [row["chatroom_id"] for row in rows]
-
-
-async def backlog(connection: Connection) -> Backlog:
-    """How much is waiting, over all users."""
-    row = await connection.fetchrow(
-        """
-        SELECT count(*) AS unfinished,
-               coalesce(extract(epoch FROM now() - min(available_at) FILTER (WHERE status = 'queued')), 0)::float8
-                   AS oldest_seconds
-        FROM prompts WHERE status IN ('queued', 'running')
-        """
-    )
-    assert row is not None
-    return Backlog(row["unfinished"], max(0.0, row["oldest_seconds"]))
-
-
-async def finished_among(connection: Connection, prompt_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of the prompts that nothing more will happen to, or that are gone."""
-    rows = await connection.fetch(
-        """
-        SELECT watched.id FROM unnest($1::uuid[]) AS watched (id)
-        LEFT JOIN prompts p ON p.id = watched.id
-        WHERE p.id IS NULL OR p.status NOT IN ('queued', 'running')
-        """,
-        prompt_ids,
     )
     return [row["id"] for row in rows]

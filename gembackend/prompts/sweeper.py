@@ -9,7 +9,7 @@ from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
 from gembackend.plumbing.redis import OUTAGES
-from gembackend.prompts import store
+from gembackend.prompts import upkeep_store as store
 from gembackend.prompts.admission import Admission
 from gembackend.prompts.stream import GroupLost, Stream
 from gembackend.prompts.writer import Done, StreamWriter, Wake

@@ -1,0 +1,145 @@
+"""The composition root: what there is, how it is wired, and the order of starting and stopping."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from gembackend.actors import Supervisor
+from gembackend.auth.passwords import Cost
+from gembackend.auth.room import Auth
+from gembackend.auth.routes import AuthRoutes
+from gembackend.chatrooms.routes import ChatroomRoutes
+from gembackend.config import Settings
+from gembackend.gemini.client import Gemini
+from gembackend.messages.routes import MessageRoutes
+from gembackend.plumbing import logs, redis
+from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.postgres import Database, check_schema
+from gembackend.plumbing.vitals import Vitals
+from gembackend.prompts.engine import PromptEngine
+from gembackend.users.routes import UserRoutes
+from gembackend.web.server import HttpServer, build_app, metrics_app
+
+log = logs.logger(__name__)
+
+CHECK_SECONDS = 0.7
+"""How long one readiness check may take."""
+HTTP_SECONDS = 1.0
+"""Kept back from the grace period for the last requests."""
+PATIENCE_SECONDS = 15.0
+"""How long a start waits for a database that is starting too."""
+
+
+class Service:
+    """The whole service in one process and one event loop; `settings` must be complete. Made inside the loop."""
+
+    def __init__(self, settings: Settings, *, password_cost: Cost | None = None) -> None:
+        assert settings.database_url and settings.redis_url
+        self._settings = settings
+        self.database = Database(settings.database_url, settings.database_pool_size)
+        self._redis = redis.connect(settings.redis_url)
+        self._reading = redis.connect(settings.redis_url, connections=1)
+        self._gemini = Gemini(
+            api_key=settings.gemini_api_key or "",
+            model=settings.gemini_model,
+            fallback_model=settings.gemini_fallback_model,
+            endpoint=settings.gemini_endpoint,
+            timeout=settings.gemini_timeout_seconds,
+        )
+        self._auth = Auth(settings, self.database, self._redis, cost=password_cost)
+        self._engine = PromptEngine(settings, self.database, self._redis, self._reading, self._gemini)
+        self._supervisor = Supervisor([Vitals(self.database), *self._engine.actors])
+        self._draining = False
+        self.app = build_app(
+            [
+                *AuthRoutes(self.database, self._auth, trusted_proxies=settings.trusted_proxies).table(),
+                *UserRoutes(
+                    self.database,
+                    self._auth.versions,
+                    self._auth.credentials.confirm,
+                    daily_prompts=settings.basic_daily_prompts,
+                ).table(),
+                *ChatroomRoutes(self.database).table(),
+                *MessageRoutes(
+                    self.database,
+                    self._engine.intake.accept,
+                    self._engine.live.watch,
+                    longest_prompt=settings.prompt_max_chars,
+                    daily_prompts=settings.basic_daily_prompts,
+                ).table(),
+            ],
+            authenticate=self._auth.sessions.authenticate,
+            health=self.health,
+            settings=settings,
+        )
+        self._listeners = [HttpServer(self.app, host=settings.server_host, port=settings.server_port)]
+        if settings.metrics_port is not None:
+            self._listeners.append(HttpServer(metrics_app(), host=settings.server_host, port=settings.metrics_port))
+
+    @property
+    def url(self) -> str:
+        """Where the API is, once it has started."""
+        return self._listeners[0].url
+
+    async def start(self) -> None:
+        """Start everything; raises SchemaMismatch, Fault (no database) or OSError (port taken)."""
+        await self.database.open()
+        await self._reach_database()
+        await self._auth.start()
+        await self._supervisor.start()
+        for listener in self._listeners:
+            await listener.start()
+        if self._settings.environment == "production" and self._settings.otp_delivery == "response":
+            log.warning("otp_codes_in_replies", why="OTP_DELIVERY=response lets anyone log in as anyone")
+        log.info("ready", url=self.url, environment=self._settings.environment)
+
+    async def stop(self, grace: float) -> None:
+        """Stop within `grace` seconds: not ready at once, work in flight finished or put back, results written.
+
+        The listener goes last, so that readiness can be seen to fail while the work drains.
+        """
+        self._draining = True
+        now = asyncio.get_running_loop().time
+        deadline = now() + grace
+        self._engine.live.close()
+        await self._supervisor.stop(deadline - HTTP_SECONDS)
+        for listener in self._listeners:
+            await listener.stop(max(0.1, deadline - now()))
+        await self._auth.stop()
+        await self._gemini.close()
+        await self._reading.aclose()
+        await self._redis.aclose()
+        await self.database.close()
+
+    async def failed(self) -> str:
+        """Wait until an actor cannot be kept alive; tells which and why."""
+        await self._supervisor.failed.wait()
+        return self._supervisor.failure or "an actor failed"
+
+    async def health(self) -> dict[str, str | None]:
+        """What the service stands on: None when well, else a reason."""
+        database, redis_ = await asyncio.gather(_reached(self.database.ping()), _reached(self._redis.ping()))
+        stopping = {"process": "shutting down"} if self._draining else {}
+        return {"database": database, "redis": redis_} | self._supervisor.health() | stopping
+
+    async def _reach_database(self) -> None:
+        """Wait for the database, which may be starting too, and check its schema."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while True:
+            try:
+                async with self.database.connection() as connection:
+                    await check_schema(connection)
+                return
+            except Fault:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                log.warning("database_awaited")
+                await asyncio.sleep(0.5)
+
+
+async def _reached(answer: Awaitable[object]) -> str | None:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await answer
+    except (Fault, TimeoutError, *redis.OUTAGES):
+        return "cannot be reached"
+    return None

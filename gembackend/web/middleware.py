@@ -17,7 +17,7 @@ CLIENT_GONE = 499
 """What the access line says when nobody was there to take the answer."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_REQUEST_ID = "gembackend.request_id"
+_REQUEST_ID = web.RequestKey("request_id", str)
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -58,7 +58,7 @@ def request_id(request: web.BaseRequest) -> str:
     if _REQUEST_ID not in request:
         given = request.headers.get("X-Request-ID", "")
         request[_REQUEST_ID] = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
-    return str(request[_REQUEST_ID])
+    return request[_REQUEST_ID]
 
 
 def account(method: str, route: str, status: int, seconds: float) -> None:

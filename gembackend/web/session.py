@@ -23,7 +23,7 @@ class Session(Protocol):
 Authenticate = Callable[[str], Awaitable[Session]]
 """Turns a bearer token into a session, or raises Fault("unauthorized")."""
 
-_SESSION = "gembackend.session"
+_SESSION = web.RequestKey("session", object)
 # RFC 6750, section 2.1; the scheme's name is case-insensitive (RFC 9110, section 11.1).
 _BEARER = re.compile(r"bearer +([A-Za-z0-9\-._~+/]{1,4096}=*)", re.IGNORECASE)
 

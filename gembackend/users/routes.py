@@ -1,0 +1,85 @@
+"""The user's own page over HTTP."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from aiohttp import web
+
+from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.postgres import Database
+from gembackend.quota.store import usage
+from gembackend.users import store
+from gembackend.users.cache import TokenVersions
+from gembackend.users.models import Farewell, Me, QuotaUsage, User, UserChanges
+from gembackend.users.store import Account
+from gembackend.web.body import json_reply, read_body
+from gembackend.web.routing import Route
+from gembackend.web.session import session_of
+
+BODY_BYTES = 4096
+
+Confirm = Callable[[UUID, str], Awaitable[Account]]
+"""Checks a user's password again; raises Fault("invalid_credentials")."""
+
+
+class UserRoutes:
+    """The /v1/user/me endpoints."""
+
+    def __init__(self, database: Database, versions: TokenVersions, confirm: Confirm, *, daily_prompts: int) -> None:
+        self._database = database
+        self._versions = versions
+        self._confirm = confirm
+        self._daily_prompts = daily_prompts
+
+    def table(self) -> list[Route]:
+        """What is where."""
+        me, wrong = "/v1/user/me", ("invalid_credentials", "busy")
+        return [
+            Route("GET", me, self.show, "The user and today's usage", reply=Me),
+            Route("PATCH", me, self.rename, "Change the user's name", UserChanges, User),
+            Route(
+                "DELETE", me, self.delete, "Delete the account and all that is in it", Farewell, None, 204, errors=wrong
+            ),
+        ]
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """The user, the tier from the database's truth, and today's usage."""
+        user_id = session_of(request).user_id
+        async with self._database.connection() as connection:
+            user = _present(await store.get(connection, user_id))
+            used = await usage(connection, user_id)
+        limit = None if user.subscription_tier == "Pro" else self._daily_prompts
+        return json_reply(
+            Me(
+                id=user.id,
+                phone=user.phone,
+                name=user.name,
+                subscription_tier=user.subscription_tier,
+                created_at=user.created_at,
+                usage=QuotaUsage(prompts_today=used.prompts_today, daily_limit=limit, resets_at=used.resets_at),
+            )
+        )
+
+    async def rename(self, request: web.Request) -> web.StreamResponse:
+        """Change the user's name."""
+        body = await read_body(request, UserChanges, limit=BODY_BYTES)
+        async with self._database.connection() as connection:
+            user = await store.rename(connection, session_of(request).user_id, body.name)
+        return json_reply(_present(user))
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """Delete the account; the password is asked for again, and everything of the user goes with it."""
+        body = await read_body(request, Farewell, limit=BODY_BYTES)
+        account = await self._confirm(session_of(request).user_id, body.password)
+        async with self._database.connection() as connection:
+            if not await store.delete(connection, account):
+                raise Fault("invalid_credentials", "The password has just been changed.")
+        self._versions.changed(account.user_id, None)
+        return web.Response(status=204)
+
+
+def _present(user: User | None) -> User:
+    """The user of a session; one deleted a moment ago has none."""
+    if user is None:
+        raise Fault("unauthorized", "This session has ended.")
+    return user

@@ -1,0 +1,117 @@
+"""The SQL of users."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from gembackend.plumbing.postgres import Connection, affected
+from gembackend.users.models import User
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a password is checked against."""
+
+    user_id: UUID
+    phone: str
+    password_hash: str
+
+
+async def sign_up(
+    connection: Connection, user_id: UUID, phone: str, password_hash: str, name: str | None
+) -> User | None:
+    """Make a user, or give an unverified one this password and name; None when the phone is verified already.
+
+    The new token version kills the codes that were made for the earlier password.
+    """
+    row = await connection.fetchrow(
+        """
+        INSERT INTO users AS u (id, phone, password_hash, name) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (phone) DO UPDATE
+            SET password_hash = excluded.password_hash, name = excluded.name, token_version = u.token_version + 1
+            WHERE u.verified_at IS NULL
+        RETURNING id, phone, name, subscription_tier, created_at
+        """,
+        user_id,
+        phone,
+        password_hash,
+        name,
+    )
+    return User(**row) if row else None
+
+
+async def get(connection: Connection, user_id: UUID) -> User | None:
+    """One user."""
+    row = await connection.fetchrow(
+        "SELECT id, phone, name, subscription_tier, created_at FROM users WHERE id = $1", user_id
+    )
+    return User(**row) if row else None
+
+
+async def rename(connection: Connection, user_id: UUID, name: str) -> User | None:
+    """Give a user another name."""
+    row = await connection.fetchrow(
+        "UPDATE users SET name = $2 WHERE id = $1 RETURNING id, phone, name, subscription_tier, created_at",
+        user_id,
+        name,
+    )
+    return User(**row) if row else None
+
+
+async def delete(connection: Connection, account: Account) -> bool:
+    """Remove a user with all that is theirs, if the password is still the one that was checked."""
+    status = await connection.execute(
+        "DELETE FROM users WHERE id = $1 AND password_hash = $2", account.user_id, account.password_hash
+    )
+    return affected(status) == 1
+
+
+async def account_of_phone(connection: Connection, phone: str) -> Account | None:
+    """The account of a phone."""
+    row = await connection.fetchrow("SELECT id AS user_id, phone, password_hash FROM users WHERE phone = $1", phone)
+    return Account(**row) if row else None
+
+
+async def account_of_user(connection: Connection, user_id: UUID) -> Account | None:
+    """The account of a user."""
+    row = await connection.fetchrow("SELECT id AS user_id, phone, password_hash FROM users WHERE id = $1", user_id)
+    return Account(**row) if row else None
+
+
+async def rehash(connection: Connection, account: Account, password_hash: str) -> None:
+    """Store the same password hashed anew, unless it has been changed meanwhile."""
+    await connection.execute(
+        "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
+        account.user_id,
+        account.password_hash,
+        password_hash,
+    )
+
+
+async def change_password(connection: Connection, account: Account, password_hash: str) -> int | None:
+    """Store a new password and end every session; the new token version, or None if it was changed meanwhile."""
+    version: int | None = await connection.fetchval(
+        """
+        UPDATE users SET password_hash = $3, token_version = token_version + 1
+        WHERE id = $1 AND password_hash = $2
+        RETURNING token_version
+        """,
+        account.user_id,
+        account.password_hash,
+        password_hash,
+    )
+    return version
+
+
+async def end_sessions(connection: Connection, user_id: UUID) -> int | None:
+    """End every session of a user; the new token version, or None if there is no such user."""
+    version: int | None = await connection.fetchval(
+        "UPDATE users SET token_version = token_version + 1 WHERE id = $1 RETURNING token_version", user_id
+    )
+    return version
+
+
+async def token_versions(connection: Connection, user_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The token versions of those of the users that exist."""
+    rows = await connection.fetch("SELECT id, token_version FROM users WHERE id = ANY ($1)", user_ids)
+    return {row["id"]: row["token_version"] for row in rows}

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from gembackend.web.body import Body
+from gembackend.plumbing.models import Body
 
 RoomName = Annotated[str, Meta(min_length=1, max_length=100, description="What the user calls the chatroom.")]
 

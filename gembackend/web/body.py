@@ -22,10 +22,6 @@ _AT = re.compile(r"(?P<message>.*) - at `\$\.?(?P<field>.*)`", re.DOTALL)
 _NAMED = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<field>.*)`", re.DOTALL)
 
 
-class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """The base of every request model: a field nobody knows is refused."""
-
-
 Model = TypeVar("Model", bound=msgspec.Struct)
 
 

@@ -54,8 +54,6 @@ _CARD = Card(
     name="gembackend",
     version=__version__,
     links={
-        "documentation": "/docs",
-        "description": "/openapi.json",
         "liveness": "/livez",
         "readiness": "/readyz",
     },

@@ -1,0 +1,146 @@
+"""Who may import whom, held by walking the syntax trees."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gembackend
+
+ROOT = Path(gembackend.__file__).parent
+
+FLOORS = (
+    {"config", "actors", "plumbing"},
+    {"web"},
+    {"gemini", "quota"},
+    {"users"},
+    {"auth", "chatrooms", "billing"},
+    {"messages"},
+    {"prompts"},
+    {"embedded"},
+    {"app", "check"},
+    {"lifecycle"},
+    {"cli"},
+    {"__main__"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+PURE = ("rules.py", "outcome.py")
+
+
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        yield path.relative_to(ROOT), ast.parse(path.read_text())
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+
+
+def room_of(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
+
+
+def own(names: Iterator[str]) -> Iterator[list[str]]:
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "gembackend" and len(parts) > 1 and parts[1] != "__version__":
+            yield parts[1:]
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room_of(path) for path, _ in modules()} - {"__init__"} <= set(FLOOR_OF)
+
+
+def test_nothing_imports_what_is_above_it() -> None:
+    upward = [
+        f"{path} imports {'.'.join(target)}"
+        for path, tree in modules()
+        if room_of(path) != "__init__"
+        for target in own(imported(tree))
+        if FLOOR_OF[target[0]] > FLOOR_OF[room_of(path)]
+    ]
+    assert upward == []
+
+
+def test_rooms_of_one_floor_do_not_know_each_other() -> None:
+    sideways = [
+        f"{path} imports {'.'.join(target)}"
+        for path, tree in modules()
+        for target in own(imported(tree))
+        if FLOOR_OF.get(room_of(path), 0) > 1
+        and target[0] != room_of(path)
+        and FLOOR_OF[target[0]] == FLOOR_OF[room_of(path)]
+    ]
+    assert sideways == []
+
+
+def test_only_routes_and_the_composition_root_know_the_web() -> None:
+    knowing = [
+        str(path)
+        for path, tree in modules()
+        for target in own(imported(tree))
+        if target[0] == "web" and room_of(path) not in ("web", "app") and path.name != "routes.py"
+    ]
+    assert knowing == []
+
+
+def test_only_routes_and_the_web_know_aiohttp_servers() -> None:
+    knowing = [
+        str(path)
+        for path, tree in modules()
+        if any(name.startswith("aiohttp.web") for name in imported(tree))
+        and room_of(path) != "web"
+        and path.name != "routes.py"
+    ]
+    assert knowing == []
+
+
+def test_nobody_uses_another_rooms_routes() -> None:
+    used = [
+        f"{path} imports {'.'.join(target)}"
+        for path, tree in modules()
+        for target in own(imported(tree))
+        if target[1:2] == ["routes"] and room_of(path) not in ("app", target[0])
+    ]
+    assert used == []
+
+
+def test_the_pure_core_needs_nothing_but_the_standard_library() -> None:
+    impure = [
+        f"{path} imports {name}"
+        for path, tree in modules()
+        if path.name in PURE
+        for name in imported(tree)
+        if name.split(".")[0] not in sys.stdlib_module_names
+    ]
+    assert impure == []
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    readers = [
+        str(path)
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and path.name != "config.py"
+    ]
+    assert readers == []
+
+
+def test_sql_is_written_in_stores() -> None:
+    words = ("SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM ")
+    writers = {
+        str(path)
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip().startswith(words)
+    }
+    assert {path for path in writers if not path.endswith("store.py")} <= {
+        "plumbing/postgres.py",
+        "embedded/postgres.py",
+    }

@@ -1,0 +1,218 @@
+"""Prompts and messages over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gembackend.embedded.gemini import Behaviour
+from tests.whole import Whole, whole_service
+
+
+@pytest.fixture
+async def whole(database_url: str, redis_url: str) -> AsyncIterator[Whole]:
+    async with whole_service(database_url, redis_url) as started:
+        yield started
+
+
+async def test_waiting_for_the_answer_takes_one_call(whole: Whole) -> None:
+    room = await whole.room()
+    whole.gemini.script(Behaviour(text="Hello, Ada.", response_id="abc"))
+    answer = await whole.client.call(
+        "POST", f"/v1/chatroom/{room}/message", {"prompt": "Hello!"}, headers={"Prefer": "wait=20"}
+    )
+    assert answer.status == 200
+    assert answer.headers["Preference-Applied"] == "wait=20"
+    assert answer.headers["Location"] == f"/v1/prompt/{answer.body['id']}"
+    assert answer.body["status"] == "answered"
+    assert answer.body["reply"] == {
+        "id": "abc_A",
+        "role": "assistant",
+        "content": "Hello, Ada.",
+        "created_at": answer.body["finished_at"],
+        "prompt_id": answer.body["id"],
+    }
+    assert answer.body["usage"]["prompt_tokens"] > 0
+
+
+async def test_without_waiting_the_prompt_is_queued_and_can_be_watched(whole: Whole) -> None:
+    room, gate = await whole.room(), asyncio.Event()
+    whole.gemini.script(Behaviour(hold=gate))
+    sent = await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": "Hello!"})
+    assert sent.status == 202
+    assert "Preference-Applied" not in sent.headers
+    assert sent.body | {"id": "", "created_at": ""} == {
+        "id": "",
+        "chatroom_id": room,
+        "status": "queued",
+        "prompt": "Hello!",
+        "attempts": 0,
+        "created_at": "",
+        "finished_at": None,
+        "error": None,
+        "reply": None,
+        "usage": None,
+    }
+    await whole.gemini.wait_for_calls(1)
+    running = await whole.client.call("GET", sent.headers["Location"])
+    assert (running.status, running.body["status"], running.body["attempts"]) == (200, "running", 1)
+    watching = asyncio.create_task(
+        whole.client.call("GET", sent.headers["Location"], headers={"Prefer": "wait=20, respond-async"})
+    )
+    gate.set()
+    assert (await watching).body["status"] == "answered"
+
+
+async def test_a_wait_that_is_too_short_answers_202_with_the_prompt_as_it_is(whole: Whole) -> None:
+    room, gate = await whole.room(), asyncio.Event()
+    whole.gemini.script(Behaviour(hold=gate))
+    answer = await whole.client.call(
+        "POST", f"/v1/chatroom/{room}/message", {"prompt": "Hello!"}, headers={"Prefer": "wait=1"}
+    )
+    assert (answer.status, answer.body["status"]) == (202, "running")
+    assert answer.headers["Preference-Applied"] == "wait=1"
+    gate.set()
+
+
+async def test_the_latest_exchange_and_all_messages_can_be_read_back(whole: Whole) -> None:
+    room = await whole.room()
+    latest, everything = f"/v1/chatroom/{room}/message", f"/v1/chatroom/{room}/message/all"
+    assert (await whole.client.call("GET", latest)).body == {"prompt": None}
+    assert (await whole.client.call("GET", everything)).body == {"messages": [], "next_cursor": None}
+    prompts = [await whole.ask(room, f"question {number}") for number in range(3)]
+    assert (await whole.client.call("GET", latest)).body == {"prompt": prompts[-1]}
+    messages, path = [], everything + "?limit=4"
+    while path:
+        page = (await whole.client.call("GET", path)).body
+        assert len(page["messages"]) <= 4
+        messages += page["messages"]
+        path = f"{everything}?limit=4&cursor={page['next_cursor']}" if page["next_cursor"] else ""
+    assert [(message["role"], message["prompt_id"]) for message in messages] == [
+        (role, prompt["id"]) for prompt in prompts for role in ("user", "assistant")
+    ]
+    assert [message["content"] for message in messages if message["role"] == "user"] == [
+        "question 0",
+        "question 1",
+        "question 2",
+    ]
+
+
+async def test_the_sixth_prompt_of_a_basic_user_is_refused_until_midnight(whole: Whole) -> None:
+    room = await whole.room()
+    for number in range(5):
+        await whole.ask(room, f"number {number}")
+    sixth = await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": "one more"})
+    assert (sixth.status, sixth.code) == (429, "daily_limit_reached")
+    assert 1 <= int(sixth.headers["Retry-After"]) <= 86_400
+    me = (await whole.client.call("GET", "/v1/user/me")).body
+    assert (me["usage"]["prompts_today"], me["usage"]["daily_limit"]) == (5, 5)
+    await whole.make_pro()
+    await whole.ask(room, "one more")
+    assert (await whole.client.call("GET", "/v1/user/me")).body["usage"]["daily_limit"] is None
+
+
+async def test_an_idempotency_key_gives_the_same_prompt_again(whole: Whole) -> None:
+    room = await whole.room()
+    first = await whole.ask(room, "once", **{"Idempotency-Key": "k-1"})
+    path = f"/v1/chatroom/{room}/message"
+    again = await whole.client.call("POST", path, {"prompt": "once"}, headers={"Idempotency-Key": "k-1"})
+    assert (again.status, again.body) == (202, first)
+    waited = await whole.ask(room, "once", **{"Idempotency-Key": "k-1"})
+    assert waited == first
+    other = await whole.client.call("POST", path, {"prompt": "twice"}, headers={"Idempotency-Key": "k-1"})
+    assert (other.status, other.code) == (422, "idempotency_key_reused")
+    assert whole.gemini.arrived == 1
+
+
+async def test_a_failed_prompt_says_why_and_is_no_message(whole: Whole) -> None:
+    room = await whole.room()
+    whole.gemini.script(Behaviour(finish_reason="SAFETY"))
+    prompt = await whole.ask(room, "hm")
+    assert (prompt["status"], prompt["reply"], prompt["usage"]) == ("failed", None, None)
+    assert prompt["error"]["code"] == "content_blocked" and prompt["error"]["message"]
+    assert (await whole.client.call("GET", f"/v1/chatroom/{room}/message/all")).body["messages"] == []
+    assert (await whole.client.call("GET", "/v1/user/me")).body["usage"]["prompts_today"] == 0
+
+
+@pytest.mark.parametrize("prompt", ["", "   \n", "x" * 8001, 7, None, ["x"], "nul \x00", "lone \ud800"])
+async def test_a_prompt_that_cannot_be_is_refused_with_the_field(whole: Whole, prompt: object) -> None:
+    room = await whole.room()
+    answer = await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": prompt})
+    assert (answer.status, answer.code) == (422, "validation_failed")
+    assert [error["field"] for error in answer.body["errors"]] == ["prompt"]
+
+
+async def test_what_is_not_the_users_does_not_exist(whole: Whole) -> None:
+    room = await whole.room()
+    prompt = await whole.ask(room, "mine")
+    unknown = "01a20454-44a5-71c7-8f49-2353c39fef8a"
+    mine, whole.client.token = whole.client.token, await whole.client.join()
+    for method, path, body in (
+        ("GET", "/v1/chatroom/{room}", None),
+        ("PATCH", "/v1/chatroom/{room}", {"name": "theirs"}),
+        ("DELETE", "/v1/chatroom/{room}", None),
+        ("POST", "/v1/chatroom/{room}/message", {"prompt": "hi"}),
+        ("GET", "/v1/chatroom/{room}/message", None),
+        ("GET", "/v1/chatroom/{room}/message/all", None),
+        ("GET", "/v1/prompt/{prompt}", None),
+    ):
+        foreign = await whole.client.call(method, path.format(room=room, prompt=prompt["id"]), body)
+        absent = await whole.client.call(method, path.format(room=unknown, prompt=unknown), body)
+        garbled = await whole.client.call(method, path.format(room="7", prompt="x'y"), body)
+        assert [answer.status for answer in (foreign, absent, garbled)] == [404, 404, 404], path
+        assert foreign.code == absent.code == garbled.code == "not_found"
+        assert foreign.body | {"request_id": ""} == absent.body | {"request_id": ""}
+    whole.client.token = mine
+    assert (await whole.client.call("GET", f"/v1/chatroom/{room}")).body["name"] == "room"
+
+
+async def test_chatrooms_are_made_listed_renamed_and_deleted(whole: Whole) -> None:
+    made = [await whole.client.call("POST", "/v1/chatroom", {"name": f"room {number}"}) for number in range(5)]
+    assert {answer.status for answer in made} == {201}
+    assert made[0].headers["Location"] == f"/v1/chatroom/{made[0].body['id']}"
+    unnamed = await whole.client.call("POST", "/v1/chatroom", {})
+    assert unnamed.body["name"]
+    first = (await whole.client.call("GET", "/v1/chatroom?limit=4")).body
+    await whole.client.call("POST", "/v1/chatroom", {"name": "made meanwhile"})
+    rest = (await whole.client.call("GET", f"/v1/chatroom?limit=4&cursor={first['next_cursor']}")).body
+    assert [room["id"] for room in first["chatrooms"] + rest["chatrooms"]] == [
+        answer.body["id"] for answer in [unnamed, *reversed(made)]
+    ]
+    assert rest["next_cursor"] is None
+    path = made[0].headers["Location"]
+    renamed = await whole.client.call("PATCH", path, {"name": "another name"})
+    assert (renamed.status, renamed.body["name"]) == (200, "another name")
+    assert renamed.body["updated_at"] > renamed.body["created_at"]
+    assert (await whole.client.call("DELETE", path)).status == 204
+    assert (await whole.client.call("GET", path)).status == 404
+
+
+async def test_a_chatroom_counts_what_is_in_it(whole: Whole) -> None:
+    room, gate = await whole.room(), asyncio.Event()
+    await whole.ask(room, "one")
+    whole.gemini.script(Behaviour(hold=gate))
+    await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": "two"})
+    detail = (await whole.client.call("GET", f"/v1/chatroom/{room}")).body
+    assert detail["message_counts"] == {"user": 1, "assistant": 1}
+    assert detail["pending_prompts"] == 1
+    assert detail["last_message_at"] is not None
+    gate.set()
+
+
+async def test_deleting_a_room_drops_its_running_prompt(whole: Whole) -> None:
+    room, gate = await whole.room(), asyncio.Event()
+    whole.gemini.script(Behaviour(hold=gate))
+    sent = await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": "two"})
+    await whole.gemini.wait_for_calls(1)
+    assert (await whole.client.call("DELETE", f"/v1/chatroom/{room}")).status == 204
+    gate.set()
+    assert (await whole.client.call("GET", sent.headers["Location"])).status == 404
+    assert (await whole.ask(await whole.room(), "still well?"))["status"] == "answered"
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "cursor=%00", "cursor=bm8", "limit=1e1"])
+@pytest.mark.parametrize("path", ["/v1/chatroom", "/v1/chatroom/{room}/message/all"])
+async def test_a_page_that_cannot_be_is_refused(whole: Whole, path: str, query: str) -> None:
+    answer = await whole.client.call("GET", path.format(room=await whole.room()) + "?" + query)
+    assert (answer.status, answer.code) == (422, "validation_failed")
+    assert answer.body["errors"][0]["field"] == query.split("=")[0]

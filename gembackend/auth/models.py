@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gembackend.users.models import AnyPassword, Name, Phone, User
-from gembackend.web.body import Body
+from gembackend.plumbing.models import Body
 
 NewPassword = Annotated[
     str, Meta(min_length=8, max_length=128, description="8 to 128 characters, not one of the commonest passwords.")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from gembackend.web.body import Body
+from gembackend.plumbing.models import Body
 
 Phone = Annotated[
     str,

@@ -1,0 +1,284 @@
+-- What sql/migrate.sql makes, to be read. Written by: python -m tests.migration.snapshot
+
+CREATE FUNCTION public.accept_prompts(prompt_ids uuid[], user_ids uuid[], chatroom_ids uuid[], contents text[], idempotency_keys text[], request_ids text[], basic_daily_prompts integer, room_limit integer) RETURNS TABLE(outcome text, prompt_id uuid, accepted_at timestamp with time zone)
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    today date := (now() AT TIME ZONE 'UTC')::date;
+    item record;
+    earlier record;
+    tier text;
+    place bigint;
+BEGIN
+    -- Everyone locks in the same order, so that batches wait for each other and never in a circle.
+    PERFORM FROM users WHERE id = ANY (user_ids) ORDER BY id FOR NO KEY UPDATE;
+    PERFORM FROM chatrooms_metadata WHERE id = ANY (chatroom_ids) ORDER BY id FOR NO KEY UPDATE;
+    PERFORM FROM prompt_usage WHERE user_id = ANY (user_ids) AND day = today ORDER BY user_id FOR UPDATE;
+
+    FOR item IN
+        SELECT * FROM unnest(prompt_ids, user_ids, chatroom_ids, contents, idempotency_keys, request_ids)
+            WITH ORDINALITY AS t (id, user_id, chatroom_id, content, idempotency_key, request_id, nr)
+        ORDER BY nr
+    LOOP
+        prompt_id := NULL;
+        accepted_at := NULL;
+
+        SELECT u.subscription_tier INTO tier
+        FROM chatrooms_metadata r JOIN users u ON u.id = r.user_id
+        WHERE r.id = item.chatroom_id AND r.user_id = item.user_id;
+        IF NOT FOUND THEN
+            outcome := 'not_found';
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
+        IF item.idempotency_key IS NOT NULL THEN
+            SELECT p.id, p.created_at, p.created_at > now() - interval '24 hours' AS kept,
+                   p.chatroom_id = item.chatroom_id AND p.content = item.content AS same
+            INTO earlier
+            FROM prompts p
+            WHERE p.user_id = item.user_id AND p.idempotency_key = item.idempotency_key;
+            IF FOUND AND earlier.kept THEN
+                outcome := CASE WHEN earlier.same THEN 'replayed' ELSE 'key_reused' END;
+                prompt_id := earlier.id;
+                accepted_at := earlier.created_at;
+                RETURN NEXT;
+                CONTINUE;
+            ELSIF FOUND THEN
+                UPDATE prompts SET idempotency_key = NULL WHERE id = earlier.id;
+            END IF;
+        END IF;
+
+        IF (SELECT count(*) FROM prompts p
+            WHERE p.chatroom_id = item.chatroom_id AND p.status IN ('queued', 'running')) >= room_limit THEN
+            outcome := 'room_busy';
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
+        INSERT INTO prompt_usage AS u (user_id, day, used)
+        SELECT item.user_id, today, 1 WHERE tier = 'Pro' OR basic_daily_prompts > 0
+        ON CONFLICT (user_id, day) DO UPDATE SET used = u.used + 1
+            WHERE tier = 'Pro' OR u.used < basic_daily_prompts;
+        IF NOT FOUND THEN
+            outcome := 'daily_limit_reached';
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
+        UPDATE chatrooms_metadata SET last_sequence = last_sequence + 1, updated_at = now()
+        WHERE id = item.chatroom_id
+        RETURNING last_sequence INTO place;
+
+        INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, idempotency_key, request_id, charged_on)
+        VALUES (item.id, item.user_id, item.chatroom_id, place, item.content, item.idempotency_key,
+                item.request_id, today);
+
+        outcome := 'accepted';
+        prompt_id := item.id;
+        accepted_at := now();
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+CREATE TABLE public.chatrooms_messages (
+    id text NOT NULL,
+    chatroom_id uuid NOT NULL,
+    prompt_id uuid NOT NULL,
+    "position" bigint NOT NULL,
+    role text NOT NULL,
+    content text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT chatrooms_messages_content_check CHECK ((content <> ''::text)),
+    CONSTRAINT chatrooms_messages_role_check CHECK ((role = ANY (ARRAY['user'::text, 'assistant'::text])))
+);
+
+COMMENT ON COLUMN public.chatrooms_messages.id IS 'Gemini''s response id with _U for the prompt and _A for the answer.';
+
+CREATE TABLE public.chatrooms_metadata (
+    id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    name text NOT NULL,
+    last_sequence bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT chatrooms_metadata_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 100)))
+);
+
+COMMENT ON COLUMN public.chatrooms_metadata.last_sequence IS 'Place of the room''s newest prompt; taken under the row lock, so commit order is sequence order.';
+
+CREATE TABLE public.login_failures (
+    phone_key bytea NOT NULL,
+    failures integer NOT NULL,
+    failed_at timestamp with time zone NOT NULL,
+    CONSTRAINT login_failures_failures_check CHECK ((failures > 0))
+);
+
+COMMENT ON TABLE public.login_failures IS 'Wrong passwords in a row, each soon after the one before; enough of them lock.';
+
+CREATE TABLE public.otp_challenges (
+    phone_key bytea NOT NULL,
+    purpose text NOT NULL,
+    user_id uuid,
+    token_version integer,
+    code_hmac bytea NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    failures_on date DEFAULT ((now() AT TIME ZONE 'UTC'::text))::date NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT otp_challenges_attempts_check CHECK ((attempts >= 0)),
+    CONSTRAINT otp_challenges_check CHECK (((user_id IS NULL) = (token_version IS NULL))),
+    CONSTRAINT otp_challenges_failures_check CHECK ((failures >= 0)),
+    CONSTRAINT otp_challenges_purpose_check CHECK ((purpose = ANY (ARRAY['login'::text, 'reset'::text])))
+);
+
+COMMENT ON TABLE public.otp_challenges IS 'The newest code of a phone for a purpose; a new code replaces the old one.';
+
+COMMENT ON COLUMN public.otp_challenges.user_id IS 'Whose code it is; null for a phone nobody has. No foreign key: its check would tell the two apart by time.';
+
+COMMENT ON COLUMN public.otp_challenges.token_version IS 'The user''s token version when the code was made: whatever ends the sessions of a user kills the codes as well.';
+
+COMMENT ON COLUMN public.otp_challenges.failures IS 'Wrong codes tried on the UTC day failures_on, across resends.';
+
+CREATE TABLE public.prompt_usage (
+    user_id uuid NOT NULL,
+    day date NOT NULL,
+    used integer NOT NULL,
+    CONSTRAINT prompt_usage_used_check CHECK ((used >= 0))
+);
+
+COMMENT ON TABLE public.prompt_usage IS 'Accepted less refunded prompts of a user on a UTC day.';
+
+CREATE TABLE public.prompts (
+    id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    chatroom_id uuid NOT NULL,
+    sequence bigint NOT NULL,
+    content text NOT NULL,
+    status text DEFAULT 'queued'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    available_at timestamp with time zone DEFAULT now() NOT NULL,
+    fence bigint DEFAULT 0 NOT NULL,
+    lease_until timestamp with time zone,
+    leased_by text,
+    takeovers integer DEFAULT 0 NOT NULL,
+    error_code text,
+    error_message text,
+    prompt_tokens integer,
+    reply_tokens integer,
+    charged_on date,
+    idempotency_key text,
+    request_id text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT prompts_attempts_check CHECK ((attempts >= 0)),
+    CONSTRAINT prompts_check CHECK (((status = 'running'::text) = (lease_until IS NOT NULL))),
+    CONSTRAINT prompts_check1 CHECK (((status = ANY (ARRAY['queued'::text, 'running'::text])) = (finished_at IS NULL))),
+    CONSTRAINT prompts_check2 CHECK (((status = 'failed'::text) = (error_code IS NOT NULL))),
+    CONSTRAINT prompts_content_check CHECK ((content <> ''::text)),
+    CONSTRAINT prompts_idempotency_key_check CHECK (((char_length(idempotency_key) >= 1) AND (char_length(idempotency_key) <= 255))),
+    CONSTRAINT prompts_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'running'::text, 'answered'::text, 'failed'::text, 'cancelled'::text])))
+);
+
+COMMENT ON COLUMN public.prompts.fence IS 'Raised by every claim; a write that carries an older fence changes nothing.';
+
+COMMENT ON COLUMN public.prompts.takeovers IS 'How often its lease ran out: each time its process may have died of it.';
+
+COMMENT ON COLUMN public.prompts.charged_on IS 'UTC day whose quota was charged; given back when the prompt ends failed.';
+
+CREATE TABLE public.schema_migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.users (
+    id uuid NOT NULL,
+    phone text NOT NULL,
+    password_hash text NOT NULL,
+    name text,
+    subscription_tier text DEFAULT 'Basic'::text NOT NULL,
+    token_version integer DEFAULT 0 NOT NULL,
+    verified_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT users_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 100))),
+    CONSTRAINT users_phone_check CHECK ((phone ~ '^\+[1-9][0-9]{7,14}$'::text)),
+    CONSTRAINT users_subscription_tier_check CHECK ((subscription_tier = ANY (ARRAY['Basic'::text, 'Pro'::text])))
+);
+
+ALTER TABLE ONLY public.chatrooms_messages
+    ADD CONSTRAINT chatrooms_messages_chatroom_id_position_key UNIQUE (chatroom_id, "position");
+
+ALTER TABLE ONLY public.chatrooms_messages
+    ADD CONSTRAINT chatrooms_messages_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.chatrooms_messages
+    ADD CONSTRAINT chatrooms_messages_prompt_id_role_key UNIQUE (prompt_id, role);
+
+ALTER TABLE ONLY public.chatrooms_metadata
+    ADD CONSTRAINT chatrooms_metadata_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.login_failures
+    ADD CONSTRAINT login_failures_pkey PRIMARY KEY (phone_key);
+
+ALTER TABLE ONLY public.otp_challenges
+    ADD CONSTRAINT otp_challenges_pkey PRIMARY KEY (phone_key, purpose);
+
+ALTER TABLE ONLY public.prompt_usage
+    ADD CONSTRAINT prompt_usage_pkey PRIMARY KEY (user_id, day);
+
+ALTER TABLE ONLY public.prompts
+    ADD CONSTRAINT prompts_chatroom_id_sequence_key UNIQUE (chatroom_id, sequence);
+
+ALTER TABLE ONLY public.prompts
+    ADD CONSTRAINT prompts_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT users_phone_key UNIQUE (phone);
+
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT users_pkey PRIMARY KEY (id);
+
+CREATE INDEX chatrooms_of_user ON public.chatrooms_metadata USING btree (user_id, id DESC);
+
+CREATE INDEX login_failures_stale ON public.login_failures USING btree (failed_at);
+
+CREATE INDEX otp_challenges_stale ON public.otp_challenges USING btree (expires_at);
+
+CREATE INDEX prompts_due ON public.prompts USING btree (available_at) WHERE (status = 'queued'::text);
+
+CREATE INDEX prompts_failed ON public.prompts USING btree (finished_at DESC) WHERE (status = 'failed'::text);
+
+CREATE UNIQUE INDEX prompts_idempotency ON public.prompts USING btree (user_id, idempotency_key) WHERE (idempotency_key IS NOT NULL);
+
+CREATE INDEX prompts_leases ON public.prompts USING btree (lease_until) WHERE (status = 'running'::text);
+
+CREATE INDEX prompts_of_user ON public.prompts USING btree (user_id);
+
+CREATE UNIQUE INDEX prompts_running ON public.prompts USING btree (chatroom_id) WHERE (status = 'running'::text);
+
+CREATE INDEX prompts_unfinished ON public.prompts USING btree (chatroom_id, sequence) WHERE (status = ANY (ARRAY['queued'::text, 'running'::text]));
+
+ALTER TABLE ONLY public.chatrooms_messages
+    ADD CONSTRAINT chatrooms_messages_chatroom_id_fkey FOREIGN KEY (chatroom_id) REFERENCES public.chatrooms_metadata(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.chatrooms_messages
+    ADD CONSTRAINT chatrooms_messages_prompt_id_fkey FOREIGN KEY (prompt_id) REFERENCES public.prompts(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.chatrooms_metadata
+    ADD CONSTRAINT chatrooms_metadata_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.prompt_usage
+    ADD CONSTRAINT prompt_usage_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.prompts
+    ADD CONSTRAINT prompts_chatroom_id_fkey FOREIGN KEY (chatroom_id) REFERENCES public.chatrooms_metadata(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.prompts
+    ADD CONSTRAINT prompts_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;

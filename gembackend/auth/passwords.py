@@ -90,8 +90,8 @@ class Passwords:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._slots.acquire()
-        except TimeoutError as error:
-            raise _busy() from error
+        except TimeoutError:
+            raise _busy() from None
         finally:
             self._waiting -= 1
 

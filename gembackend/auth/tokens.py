@@ -109,7 +109,8 @@ def _checked(claims: dict[str, Any]) -> Claims:
     if claims.keys() != _CLAIMS.keys() or any(type(claims[name]) is not kind for name, kind in _CLAIMS.items()):
         raise _refusal()
     user_id = parse_id(claims["sub"])
-    if user_id is None or not claims["jti"] or claims["ver"] < 0 or claims["exp"] <= time.time():
+    sane = all(0 <= claims[name] < 2**53 for name, kind in _CLAIMS.items() if kind is int)
+    if user_id is None or not claims["jti"] or not sane or claims["exp"] <= time.time():
         raise _refusal()
     return Claims(user_id, claims["ver"], claims["exp"])
 

@@ -17,6 +17,8 @@ from gembackend.web import problems
 from gembackend.web.middleware import account, dress, request_id
 
 HEADERS_SECONDS = 10.0
+HEADER_BYTES = 16 * 1024
+"""The longest header; a longer one is a 400."""
 KEEPALIVE_SECONDS = 75.0
 LINGER_SECONDS = 5.0
 """How long the rest of a refused body is read and thrown away, so that the client sees the answer."""
@@ -42,6 +44,7 @@ class Connection(RequestHandler):
             loop=loop,
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=LINGER_SECONDS,
+            max_field_size=HEADER_BYTES,
             auto_decompress=False,
             access_log=None,  # type: ignore[arg-type]
             **options,

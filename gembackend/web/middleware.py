@@ -74,7 +74,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except Fault as error:
         if error.__cause__ is not None and error.code.family.value >= 500:
-            log.warning("fault", fault=error.code.name, exc_info=error)
+            log.warning("fault", fault=error.code.name, cause=type(error.__cause__).__qualname__)
         fault = error
     except web.HTTPException as error:
         return problems.render_http(error, request_id(request))

@@ -64,8 +64,6 @@ GEMINI_SECONDS = _histogram(
 GEMINI_TOKENS = _counter("gemini_tokens", "Tokens that Gemini counted, by direction.", "direction")
 
 ACTOR_RESTARTS = _counter("actor_restarts", "Actors restarted after a crash.", "actor")
-ACTOR_UNHANDLED = _counter("actor_unhandled_messages", "Messages that an actor did not know.", "actor")
-MAILBOX_DEPTH = _gauge("mailbox_depth", "Messages waiting in an actor's mailbox.", "actor")
 
 POOL_IN_USE = _gauge("database_connections_in_use", "Database connections doing work.")
 POOL_OPEN = _gauge("database_connections_open", "Database connections open.")

@@ -14,10 +14,12 @@ from gembackend.prompts import attempt
 from gembackend.prompts.attempt import Model, Result
 from gembackend.prompts.breaker import Breaker
 from gembackend.prompts.limit import AdaptiveLimit
-from gembackend.prompts.outcome import MESSAGES, Health, Retry
+from gembackend.prompts.outcome import BLOCKS, FINISHES, MESSAGES, STATUSES, Answered, Health, Retry
 from gembackend.prompts.store import Claimed
 
 log = logs.logger(__name__)
+
+_KNOWN_STATUSES = frozenset({*STATUSES, *FINISHES, *BLOCKS, "EXHAUSTED", "CRASHED"})
 
 FLUSH_SECONDS = 3.0
 """Kept back from the grace period, for what comes after the last attempt: commit and acknowledge."""
@@ -169,13 +171,7 @@ class WorkerPool(Actor):
             retry = Retry("gemini_error", MESSAGES["gemini_error"], delay=1.0)
             result = Result(retry, "neutral", "CRASHED")
         if result is not None:
-            log.info(
-                "attempt_ended",
-                outcome=type(result.outcome).__name__.lower(),
-                status=result.status,
-                detail=result.detail,
-                seconds=round(monotonic() - run.begun, 4),
-            )
+            _account(result, monotonic() - run.begun)
         self._endings.tell(Ended(run, result))
 
     def _learn(self, health: Health) -> bool:
@@ -187,6 +183,22 @@ class WorkerPool(Actor):
         metrics.BREAKER_OPEN.set(self._breaker.state != "closed")
         self._vacated.set()
         return self._breaker.state != "closed"
+
+
+def _account(result: Result, seconds: float) -> None:
+    """Log and count how an attempt ended."""
+    status = result.status if result.status in _KNOWN_STATUSES else "OTHER"
+    metrics.GEMINI_SECONDS.labels(status).observe(seconds)
+    if isinstance(result.outcome, Answered):
+        metrics.GEMINI_TOKENS.labels("prompt").inc(result.outcome.prompt_tokens)
+        metrics.GEMINI_TOKENS.labels("reply").inc(result.outcome.reply_tokens)
+    log.info(
+        "attempt_ended",
+        outcome=type(result.outcome).__name__.lower(),
+        status=result.status,
+        detail=result.detail,
+        seconds=round(seconds, 4),
+    )
 
 
 def _over(run: Run) -> bool:

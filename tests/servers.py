@@ -52,16 +52,21 @@ class Servers:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._directory = tempfile.TemporaryDirectory(prefix="gembackend-test-", dir=_memory())
         self._postgres = EmbeddedPostgres(Path(self._directory.name), settings=FAST)
         self._redis = EmbeddedRedis(Path(self._directory.name))
+        self._admin: asyncpg.Connection | None = None
         self._numbers = itertools.count(1)
 
     def start(self) -> None:
         """Start both and migrate the database that others are copied from."""
         self._thread.start()
-        self._run(self._start())
+        try:
+            self._run(self._start())
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stop both and remove their data."""
@@ -95,7 +100,8 @@ class Servers:
         self._admin = await asyncpg.connect(with_database(self._template, "postgres"))
 
     async def _stop(self) -> None:
-        await self._admin.close()
+        if self._admin:
+            await self._admin.close()
         await asyncio.gather(self._postgres.stop(), self._redis.stop())
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:

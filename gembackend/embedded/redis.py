@@ -116,12 +116,10 @@ class EmbeddedRedis:
 
     def _refuse_newer_data(self, program: Program) -> None:
         """Raise EmbeddedError when a newer version of the same product wrote the data: it would be ignored or lost."""
-        try:
-            product, _, version = (self.home / "written-by").read_text().partition(" ")
-        except FileNotFoundError:
-            return
-        if product == program.product and tuple(map(int, version.split("."))) > program.version:
+        note = self.home / "written-by"
+        written = re.fullmatch(r"(\w+) (\d+)\.(\d+)\.(\d+)", note.read_text()) if note.exists() else None
+        if written and written[1] == program.product and tuple(map(int, written.groups()[1:])) > program.version:
             raise EmbeddedError(
-                f"{self.home} was written by {product} {version}, but {program.path} is {program}: "
-                f"install {product} {version} or newer, or remove the directory"
+                f"{self.home} was written by {written[0]}, but {program.path} is {program}: "
+                f"install {written[0]} or newer, or remove the directory"
             )

@@ -137,26 +137,14 @@ async def test_only_our_own_unchanged_living_tokens_open_anything(chosen: Callab
         assert await client.alive(signed(header, claims)), "the table's own signatures are right"
 
 
-@pytest.mark.parametrize(
-    "authorization",
-    [
-        "",
-        "Bearer",
-        "Bearer ",
-        "Basic {}",
-        "{}",
-        "Bearer {} {}",
-        "Bearer  ,{}",
-        "Token {}",
-        "Bearer \u00ff{}",
-        "Bearer\u00a0{}",
-    ],
-)
-async def test_only_a_bearer_header_opens_anything(chosen: Callable[..., Any], authorization: str) -> None:
+async def test_only_one_bearer_header_opens_anything(chosen: Callable[..., Any]) -> None:
+    shapes = ["", "Bearer", "Bearer ", "Basic {0}", "{0}", "Bearer {0} {0}", "Bearer {0}, Bearer {0}", "Bearer ,{0}"]
+    shapes += ["Token {0}", "Bearer \u00ff{0}", "Bearer\u00a0{0}", "Bearer {0}\u00ff"]
     async with Service(chosen()).running() as client:
         token = await client.join()
-        answer = await client.call("GET", "/v1/user/me", headers={"Authorization": authorization.format(token, token)})
-        assert (answer.status, answer.code) == (401, "unauthorized")
+        for shape in shapes:
+            answer = await client.call("GET", "/v1/user/me", headers={"Authorization": shape.format(token)})
+            assert (answer.status, answer.code) == (401, "unauthorized"), shape
         kinder = await client.call("GET", "/v1/user/me", headers={"Authorization": f"bearer   {token}"})
         assert kinder.status == 200
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -39,6 +39,14 @@ class SchemaMismatch(Exception):
     """The database is not at the schema version this code needs; the text says what to do."""
 
 
+class _Connection(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]
+    """A connection that goes back to the pool without a round trip: nothing here leaves session state behind."""
+
+    def get_reset_query(self) -> str:
+        """Nothing to reset."""
+        return ""
+
+
 class Database:
     """A pool whose every connection is handed out for one bounded piece of work.
 
@@ -57,6 +65,7 @@ class Database:
             self._url,
             min_size=0,
             max_size=self._size,
+            connection_class=_Connection,
             timeout=ACQUIRE_SECONDS,
             command_timeout=STATEMENT_SECONDS,
             server_settings={"application_name": "gembackend", "jit": "off", "timezone": "UTC"},

@@ -75,12 +75,10 @@ async def backlog(connection: Connection) -> Backlog:
 
 
 async def finished_among(connection: Connection, prompt_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of the prompts that nothing more will happen to, or that are gone."""
+    """Those of the prompts that nothing more will happen to; one that is not accepted yet is none of them."""
     rows = await connection.fetch(
         """
-        SELECT watched.id FROM unnest($1::uuid[]) AS watched (id)
-        LEFT JOIN prompts p ON p.id = watched.id
-        WHERE p.id IS NULL OR p.status NOT IN ('queued', 'running')
+        SELECT id FROM prompts WHERE id = ANY ($1::uuid[]) AND status NOT IN ('queued', 'running')
         """,
         prompt_ids,
     )

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gembackend.embedded.gemini import Behaviour
+from gembackend.messages.rules import NewPrompt
+from gembackend.plumbing.ids import new_id
+from gembackend.prompts.live import FinishPoll, Live
 from gembackend.prompts.stream import GROUP, STREAM
 from tests.engine import Engine, running
 
@@ -237,3 +240,21 @@ async def test_the_service_takes_so_many_unfinished_prompts_and_no_more(database
         verdicts = await asyncio.gather(*(engine.send(room, "x") for room in rooms))
         assert sorted(verdict.decision for verdict in verdicts) == ["accepted"] * 4 + ["backlog_full"] * 8
         gate.set()
+
+
+async def test_a_prompt_that_is_watched_before_it_is_accepted_does_not_count_as_finished(engine: Engine) -> None:
+    room, prompt_id = await engine.room(), new_id()
+    poll = FinishPoll(engine.database, engine.engine.live)
+    with engine.engine.live.watch(prompt_id) as finish:
+        assert await poll.run_once() == 0
+        assert not await finish.within(0)
+        await engine.engine.intake.accept(NewPrompt(prompt_id, *room, "hello", None, "test"))
+        assert await finish.within(10)
+
+
+async def test_the_poll_finds_what_no_notice_told_of(engine: Engine) -> None:
+    prompt = await engine.ask(await engine.room(), "hello")
+    live = Live()
+    with live.watch(prompt.id) as finish:
+        assert await FinishPoll(engine.database, live).run_once() == 1
+        assert await finish.within(0)

@@ -1,0 +1,182 @@
+"""Requests a second on each hot path of one real process, as ratios to its barest handler in the same run."""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+import uvloop
+
+from gembackend.embedded.postgres import EmbeddedPostgres, migrate
+from gembackend.embedded.redis import EmbeddedRedis
+
+Send = Callable[[], Awaitable[None]]
+PHONE, PASSWORD = "+14155550100", "correct horse battery"
+
+
+async def main() -> None:
+    """Start everything, load each path in turn, print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--rooms", type=int, default=200)
+    arguments = parser.parse_args()
+    async with AsyncExitStack() as stack:
+        url, database = await _start(stack)
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0), json_serialize=json.dumps)
+        )
+        token = await _log_in(session)
+        await database.execute("UPDATE users SET subscription_tier = 'Pro'")
+        session.headers["Authorization"] = f"Bearer {token}"
+        rooms = [await _room(session) for _ in range(arguments.rooms)]
+        turn = itertools.cycle(rooms)
+
+        async def get(path: str) -> None:
+            async with session.get(path) as response:
+                assert response.status == 200, await response.text()
+                await response.read()
+
+        async def send(wait: str | None) -> None:
+            headers = {"Prefer": wait} if wait else {}
+            path = f"/v1/chatroom/{next(turn)}/message"
+            async with session.post(path, json={"prompt": "How do you do?"}, headers=headers) as response:
+                assert response.status == (200 if wait else 202), await response.text()
+                await response.read()
+
+        paths: list[tuple[str, Send]] = [
+            ("GET /livez (the barest handler)", lambda: get("/livez")),
+            ("GET /v1/user/me", lambda: get("/v1/user/me")),
+            ("GET /v1/chatroom (50 of them)", lambda: get("/v1/chatroom")),
+            ("POST message, Prefer: wait (answered)", lambda: send("wait=30")),
+            ("GET message/all (50 messages)", lambda: get(f"/v1/chatroom/{rooms[0]}/message/all?limit=50")),
+            ("POST message (accepted)", lambda: send(None)),
+        ]
+        bare = 0.0
+        print(f"{'path':<42}{'a second':>10}{'ratio':>8}{'median ms':>11}{'p99 ms':>9}")
+        for name, request in paths:
+            rate, latencies = await _load(request, arguments.seconds, arguments.clients)
+            bare = bare or rate
+            p99 = statistics.quantiles(latencies, n=100)[98]
+            print(
+                f"{name:<42}{rate:>10.0f}{rate / bare:>8.2f}{statistics.median(latencies) * 1000:>11.1f}"
+                f"{p99 * 1000:>9.1f}",
+                flush=True,
+            )
+        print(f"{'answered after the last load':<42}{await _drained(database):>10.0f}")
+
+
+async def _load(request: Send, seconds: float, clients: int) -> tuple[float, list[float]]:
+    """Requests a second and each one's seconds, with so many clients that each send one after another."""
+    latencies: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def client() -> None:
+        while (began := time.perf_counter()) < end:
+            await request()
+            latencies.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return len(latencies) / (time.perf_counter() - began), latencies
+
+
+async def _drained(database: asyncpg.Connection) -> float:
+    """Prompts answered a second from now until none is left."""
+    query = "SELECT count(*) FROM prompts WHERE status IN ('queued', 'running')"
+    left, began = await database.fetchval(query), time.perf_counter()
+    while await database.fetchval(query):
+        await asyncio.sleep(0.05)
+    return float(left / (time.perf_counter() - began))
+
+
+async def _start(stack: AsyncExitStack) -> tuple[str, asyncpg.Connection]:
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gembackend-bench-")))
+    postgres, redis = EmbeddedPostgres(directory), EmbeddedRedis(directory)
+    stack.push_async_callback(postgres.stop)
+    stack.push_async_callback(redis.stop)
+    database_url, redis_url = await asyncio.gather(postgres.start(), redis.start())
+    await migrate(database_url)
+    standin = await _spawn(stack, "gembackend.embedded.gemini", "--latency", "0.05-0.15")
+    endpoint = (await _line(standin, "grpc://")).split()[-1]
+    service = await _spawn(
+        stack,
+        "gembackend",
+        "serve",
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
+        GEMINI_ENDPOINT=endpoint,
+        JWT_SECRET_KEY="benchmark 0123456789 0123456789 0123456789",
+        OTP_DELIVERY="response",
+        SERVER_HOST="127.0.0.1",
+        SERVER_PORT="0",
+        PROMPT_BACKLOG_LIMIT="1000000",
+        PROMPT_ROOM_LIMIT="1000000",
+        PROMPT_HISTORY_MESSAGES="10",
+        PROMPT_WORKERS="256",
+    )
+    ready = json.loads(await _line(service, '"event": "ready"'))
+    stack.callback(asyncio.create_task(_swallow(service)).cancel)
+    connection = await asyncpg.connect(database_url)
+    stack.push_async_callback(connection.close)
+    return str(ready["url"]), connection
+
+
+async def _spawn(stack: AsyncExitStack, *module: str, **environment: str) -> Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *module, stdout=PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, **environment}
+    )
+
+    async def end() -> None:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+    stack.push_async_callback(end)
+    return process
+
+
+async def _line(process: Process, wanted: str) -> str:
+    assert process.stdout is not None
+    while line := (await process.stdout.readline()).decode():
+        if wanted in line:
+            return line
+    raise RuntimeError("a process ended before it was ready")
+
+
+async def _swallow(process: Process) -> None:
+    assert process.stdout is not None
+    while await process.stdout.read(1 << 16):
+        pass
+
+
+async def _log_in(session: aiohttp.ClientSession) -> str:
+    async def post(path: str, **body: str) -> dict[str, str]:
+        async with session.post(f"/v1/auth/{path}", json=body) as response:
+            assert response.ok, await response.text()
+            return dict(await response.json())
+
+    await post("signup", phone=PHONE, password=PASSWORD)
+    code = (await post("send-otp", phone=PHONE, password=PASSWORD))["otp"]
+    return (await post("verify-otp", phone=PHONE, otp=code))["token"]
+
+
+async def _room(session: aiohttp.ClientSession) -> str:
+    async with session.post("/v1/chatroom", json={"name": "bench"}) as response:
+        return str((await response.json())["id"])
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gembackend.users.models import AnyPassword, Name, Phone, User
 from gembackend.plumbing.models import Body
+from gembackend.users.models import AnyPassword, Name, Phone, User
 
 NewPassword = Annotated[
     str, Meta(min_length=8, max_length=128, description="8 to 128 characters, not one of the commonest passwords.")

@@ -65,6 +65,13 @@ class Connection(RequestHandler):
         elif self._headers_timer is None and self._waiter is not None:
             self._await_headers()
 
+    def close(self) -> None:
+        """Take no more requests; close at once when idle, which aiohttp leaves for later."""
+        idle = self._waiter is not None
+        super().close()
+        if idle:
+            self.force_close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the clock with the connection."""
         self._stop_timer()

@@ -2,12 +2,14 @@
 
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import msgspec
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-Logger = structlog.stdlib.BoundLogger
+Logger = FilteringBoundLogger
 
 _SECRET_KEYS = frozenset(
     {"password", "old_password", "new_password", "otp", "code", "token", "authorization", "phone", "prompt", "content"}
@@ -47,41 +49,48 @@ def _summarise_exception(_logger: Any, _method: str, event: EventDict) -> EventD
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     """Send every log of the process, also those of libraries, to one stream (standard error) in one style."""
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.ExtraAdder(),
-        _redact,
-        _summarise_exception,
-    ]
-    renderer: Processor = (
-        structlog.processors.JSONRenderer()
-        if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())
+    output = stream or sys.stderr
+    number = logging.getLevelNamesMapping()[level.upper()]
+    prepare: list[Processor] = [structlog.contextvars.merge_contextvars, _add_time, _redact, _summarise_exception]
+    render: Processor = (
+        _as_json if style == "json" else structlog.dev.ConsoleRenderer(colors=output.isatty(), event_key="event")
     )
-    handler = logging.StreamHandler(stream or sys.stderr)
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, *prepare, render],
+        logger_factory=structlog.WriteLoggerFactory(output),
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+    )
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[structlog.stdlib.add_log_level, _add_module, *prepare],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for library in ("aiohttp", "asyncio", "google", "grpc", "stripe"):
-        logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
+    root.setLevel(max(logging.WARNING, number))
 
 
 def logger(name: str) -> Logger:
     """A logger named after its module."""
-    bound: Logger = structlog.stdlib.get_logger(name)
+    bound: Logger = structlog.get_logger(module=name)
     return bound
+
+
+def _add_module(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Say which library spoke."""
+    event["module"] = event["_record"].name
+    return event
+
+
+def _add_time(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Say when, as RFC 3339 in UTC."""
+    event["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return event
+
+
+def _as_json(_logger: Any, _method: str, event: EventDict) -> str:
+    """One JSON object on one line: when, how bad and what first, so that a person can read down a column."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return msgspec.json.encode(first | dict(event), enc_hook=str).decode()

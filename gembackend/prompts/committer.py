@@ -73,7 +73,7 @@ class Committer(Actor):
                 async with self._database.connection() as connection:
                     changed = await store.finish(connection, endings)
             except Fault as fault:
-                log.warning("commit_waits", count=len(endings), code=fault.code.name)
+                log.warning("commit_waits", count=len(endings), fault=fault.code.name)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             except (asyncpg.PostgresError, ValueError) as error:

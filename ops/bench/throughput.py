@@ -126,7 +126,7 @@ async def _start(stack: AsyncExitStack) -> tuple[str, asyncpg.Connection]:
         PROMPT_HISTORY_MESSAGES="10",
         PROMPT_WORKERS="256",
     )
-    ready = json.loads(await _line(service, '"event": "ready"'))
+    ready = json.loads(await _line(service, '"ready"'))
     stack.callback(asyncio.create_task(_swallow(service)).cancel)
     connection = await asyncpg.connect(database_url)
     stack.push_async_callback(connection.close)

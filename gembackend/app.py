@@ -35,7 +35,9 @@ class Service:
     def __init__(self, settings: Settings, *, password_cost: Cost | None = None) -> None:
         assert settings.database_url and settings.redis_url
         self._settings = settings
-        self.database = Database(settings.database_url, settings.database_pool_size)
+        # Two pools, so that a flood of requests does not keep the engine from storing answers.
+        self._engine_database = Database(settings.database_url, max(1, settings.database_pool_size // 3))
+        self.database = Database(settings.database_url, settings.database_pool_size - self._engine_database.size)
         self._redis = redis.connect(settings.redis_url)
         self._reading = redis.connect(settings.redis_url, connections=1)
         self._gemini = Gemini(
@@ -46,8 +48,8 @@ class Service:
             timeout=settings.gemini_timeout_seconds,
         )
         self._auth = Auth(settings, self.database, self._redis, cost=password_cost)
-        self._engine = PromptEngine(settings, self.database, self._redis, self._reading, self._gemini)
-        self._supervisor = Supervisor([Vitals(self.database), *self._engine.actors])
+        self._engine = PromptEngine(settings, self._engine_database, self._redis, self._reading, self._gemini)
+        self._supervisor = Supervisor([Vitals(self.database, self._engine_database), *self._engine.actors])
         self._draining = False
         self.app = build_app(
             [
@@ -83,6 +85,7 @@ class Service:
     async def start(self) -> None:
         """Start everything; raises SchemaMismatch, Fault (no database) or OSError (port taken)."""
         await self.database.open()
+        await self._engine_database.open()
         await self._reach_database()
         await self._auth.start()
         await self._supervisor.start()
@@ -108,6 +111,7 @@ class Service:
         await self._gemini.close()
         await self._reading.aclose()
         await self._redis.aclose()
+        await self._engine_database.close()
         await self.database.close()
 
     async def failed(self) -> str:

@@ -15,7 +15,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 SCHEMA_VERSION = 2
 """The newest migration in sql/migrations that this code was written for."""
 
-ACQUIRE_SECONDS = 1.0
+ACQUIRE_SECONDS = 0.6
+CONNECT_SECONDS = 0.6
 STATEMENT_SECONDS = 1.5
 RETRY_AFTER_SECONDS = 1
 
@@ -50,23 +51,25 @@ class _Connection(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else async
 class Database:
     """A pool whose every connection is handed out for one bounded piece of work.
 
-    An outage becomes `Fault("database_unavailable")` within ACQUIRE_SECONDS + STATEMENT_SECONDS;
-    a connection that was in use then is thrown away, so the pool heals by itself.
+    An outage becomes `Fault("database_unavailable")` within ACQUIRE_SECONDS, CONNECT_SECONDS and STATEMENT_SECONDS
+    together; a connection that was in use then is thrown away, so the pool heals by itself.
     """
 
     def __init__(self, url: str, size: int) -> None:
         self._url = url
-        self._size = size
+        self.size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        # The pool's own queue lets newcomers overtake those who wait; a semaphore does not.
+        self._turns = asyncio.Semaphore(size)
 
     async def open(self) -> None:
         """Make the pool; connections are made when they are first needed."""
         self._pool = await asyncpg.create_pool(
             self._url,
             min_size=0,
-            max_size=self._size,
+            max_size=self.size,
             connection_class=_Connection,
-            timeout=ACQUIRE_SECONDS,
+            timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
             server_settings={"application_name": "gembackend", "jit": "off", "timezone": "UTC"},
         )
@@ -88,7 +91,21 @@ class Database:
         if self._pool is None:
             raise _unavailable()
         try:
-            held = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise _unavailable() from error
+        try:
+            async with self._borrowed(self._pool) as held:
+                yield held
+        finally:
+            self._turns.release()
+
+    @asynccontextmanager
+    async def _borrowed(self, pool: "asyncpg.Pool[asyncpg.Record]") -> AsyncIterator[Connection]:
+        """A connection of the pool, cut rather than given back when it is in doubt."""
+        try:
+            held = await pool.acquire(timeout=CONNECT_SECONDS)
         except OUTAGES as error:
             raise _unavailable() from error
         try:
@@ -101,7 +118,7 @@ class Database:
             held.terminate()
             raise
         finally:
-            await self._pool.release(held)
+            await pool.release(held)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

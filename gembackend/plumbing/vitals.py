@@ -12,9 +12,9 @@ INTERVAL_SECONDS = 0.5
 class Vitals(Periodic):
     """Twice a second: how late the loop is, and how much of the pool is in use."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, *databases: Database) -> None:
         super().__init__("vitals", INTERVAL_SECONDS)
-        self._database = database
+        self._databases = databases
         self._due: float | None = None
 
     async def run_once(self) -> float:
@@ -22,8 +22,8 @@ class Vitals(Periodic):
         now = monotonic()
         lag = max(0.0, now - self._due) if self._due is not None else 0.0
         self._due = now + INTERVAL_SECONDS
-        in_use, open_ = self._database.usage()
         metrics.LOOP_LAG_SECONDS.set(lag)
-        metrics.POOL_IN_USE.set(in_use)
-        metrics.POOL_OPEN.set(open_)
+        usage = [database.usage() for database in self._databases]
+        metrics.POOL_IN_USE.set(sum(in_use for in_use, _ in usage))
+        metrics.POOL_OPEN.set(sum(open_ for _, open_ in usage))
         return lag

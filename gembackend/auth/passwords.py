@@ -17,6 +17,8 @@ from gembackend.plumbing.faults import Fault
 PATIENCE_SECONDS = 2.0
 """How long a hash may wait for its turn before the client is told to come back."""
 MAX_WAITING = 1000
+MAX_THREADS = 8
+"""More cores than this are not used: each hash under way takes memory_kib."""
 
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ class Passwords:
     def __init__(self, cost: Cost) -> None:
         self._cost = cost
         self._hasher = PasswordHasher(cost.passes, cost.memory_kib, cost.lanes)
-        threads = os.cpu_count() or 1
+        threads = min(os.cpu_count() or 1, MAX_THREADS)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="passwords")
         self._slots = asyncio.Semaphore(threads)
         self._waiting = 0

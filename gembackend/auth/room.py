@@ -10,6 +10,7 @@ from gembackend.auth.otp import Codes
 from gembackend.auth.passwords import Cost, Passwords
 from gembackend.auth.rules import common_passwords
 from gembackend.auth.sessions import Sessions
+from gembackend.auth.sweeper import AuthSweeper
 from gembackend.auth.tokens import Tokens
 from gembackend.config import Settings
 from gembackend.plumbing.postgres import Database
@@ -17,7 +18,10 @@ from gembackend.users.cache import TokenVersions
 
 
 class Auth:
-    """Everything about accounts and sessions but the HTTP; `start` before use, `stop` at the end."""
+    """Everything about accounts and sessions but the HTTP; `start` before use, `stop` at the end.
+
+    `sweeper` is an actor and wants a supervisor.
+    """
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, *, cost: Cost | None = None) -> None:
         assert settings.jwt_secret_key
@@ -31,6 +35,7 @@ class Auth:
         self.versions = TokenVersions(database)
         self.sessions = Sessions(self.tokens, self.versions)
         self.limits = RateLimits(redis, settings.auth_rate_limit)
+        self.sweeper = AuthSweeper(database)
 
     async def start(self) -> None:
         """Read the common passwords, make the hash of nobody's password, open the way for codes."""

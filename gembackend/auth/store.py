@@ -34,12 +34,6 @@ async def password_refused(connection: Connection, phone_key: bytes) -> None:
     """Count a wrong password against a phone; a lock that is on is not made longer."""
     await connection.execute(
         """
-        WITH swept AS (
-            DELETE FROM login_failures WHERE phone_key = ANY (ARRAY(
-                SELECT phone_key FROM login_failures
-                WHERE failed_at < now() - interval '1 day' AND phone_key <> $1
-                ORDER BY failed_at LIMIT 2 FOR UPDATE SKIP LOCKED))
-        )
         INSERT INTO login_failures AS f (phone_key, failures, failed_at) VALUES ($1, 1, now())
         ON CONFLICT (phone_key) DO UPDATE SET
             failures = CASE WHEN f.failed_at <= now() - $2::interval THEN 1 ELSE least(f.failures + 1, $3) END,
@@ -93,11 +87,6 @@ async def issue_code(
         """
         WITH subject AS (
             SELECT id, token_version FROM users WHERE phone = $3 AND ($6::text IS NULL OR password_hash = $6)
-        ), swept AS (
-            DELETE FROM otp_challenges WHERE (phone_key, purpose) IN (
-                SELECT phone_key, purpose FROM otp_challenges
-                WHERE expires_at < now() - interval '1 day' AND phone_key <> $1
-                ORDER BY expires_at LIMIT 2 FOR UPDATE SKIP LOCKED)
         ), issued AS (
             INSERT INTO otp_challenges AS c (phone_key, purpose, user_id, token_version, code_hmac, expires_at)
             SELECT $1, $2, s.id, s.token_version, $4, now() + $5::interval
@@ -186,3 +175,25 @@ async def redeem_code(
         new_password_hash,
     )
     return Redeemed(**row) if row else None
+
+
+async def sweep(connection: Connection, most: int) -> int:
+    """Remove up to `most` codes and as many failures that have meant nothing for a day; how many were removed."""
+    removed: int = await connection.fetchval(
+        """
+        WITH codes AS (
+            DELETE FROM otp_challenges WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM otp_challenges WHERE expires_at < now() - interval '1 day'
+                LIMIT $1 FOR UPDATE SKIP LOCKED))
+            RETURNING 1
+        ), failures AS (
+            DELETE FROM login_failures WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM login_failures WHERE failed_at < now() - interval '1 day'
+                LIMIT $1 FOR UPDATE SKIP LOCKED))
+            RETURNING 1
+        )
+        SELECT (SELECT count(*) FROM codes) + (SELECT count(*) FROM failures)
+        """,
+        most,
+    )
+    return removed

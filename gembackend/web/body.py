@@ -89,7 +89,8 @@ def _refusal(raw: bytes, error: Exception) -> Fault:
         verdict = "is required" if found["what"].startswith("missing") else "is not a known field"
         return invalid(found["field"][:100], verdict)
     if found := _AT.match(text):
-        return invalid(found["field"][:100], found["message"].replace("`", ""))
+        message = found["message"].replace("`", "")
+        return invalid(found["field"][:100], "does not have the right form" if "matching regex" in message else message)
     if isinstance(error, msgspec.ValidationError):
         return invalid("body", text.replace("`", ""))
     return invalid(_unwritable_field(document), "is not valid Unicode text")

@@ -1,6 +1,6 @@
 -- One-time codes and failed passwords. Both are kept by phone and not by user, so that a phone nobody has leaves
 -- the same traces, costs the same time and gets the same answers as any other. The phone itself is not kept here:
--- phone_key is an HMAC of it. Every insert sweeps away a few rows that no longer matter.
+-- phone_key is an HMAC of it. What has meant nothing for a day is swept away.
 
 CREATE TABLE otp_challenges (
     phone_key     bytea NOT NULL,

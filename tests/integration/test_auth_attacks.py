@@ -246,3 +246,21 @@ async def test_two_hundred_parallel_logins_do_not_hold_up_others(
     assert 0 < len(refused) < 200
     assert {(answer.code, answer.headers["Retry-After"]) for answer in refused} == {("busy", "2")}
     assert sorted(delays)[int(len(delays) * 0.99)] < 0.1
+
+
+async def test_what_has_meant_nothing_for_a_day_is_swept_away(
+    database_url: str, redis_url: str, db: asyncpg.Connection
+) -> None:
+    service = Service(settings(database_url, redis_url))
+    async with service.running() as client:
+        for days in (0, 2):
+            phone = new_phone()
+            await client.post("forgot-password", phone=phone)
+            await client.post("send-otp", phone=phone, password=PASSWORD)
+            await db.execute("UPDATE otp_challenges SET expires_at = expires_at - $1 * interval '1 day'", days)
+            await db.execute("UPDATE login_failures SET failed_at = failed_at - $1 * interval '1 day'", days)
+            await client.post("forgot-password", phone=new_phone())
+            await client.post("send-otp", phone=new_phone(), password=PASSWORD)
+        assert await service.auth.sweeper.run_once() == 6
+        assert await service.auth.sweeper.run_once() == 0
+        assert await db.fetchval("SELECT count(*) FROM otp_challenges") == 1

@@ -20,6 +20,9 @@ DECIDING = ("setup.cfg", "ops/requirements-dev.lock", "ops/install.py")
 # Settings of the person's own pip that would send packages elsewhere than into .venv.
 HARMFUL = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV", "PIP_NO_BUILD_ISOLATION")
 
+# How pip is run. It inherits the lock (see main): when this process is killed, the next one waits for its pip to end.
+CAPTURED = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "close_fds": False}
+
 
 class InstallError(Exception):
     """A step failed; the text says which and what it printed."""
@@ -37,7 +40,7 @@ def wanted_stamp(root: Path, version: str) -> bytes:
 
 def run(*command: str) -> None:
     """Run one command quietly; raise InstallError with its output when it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(command, **CAPTURED, check=False)
     if done.returncode:
         raise InstallError(f"failed with status {done.returncode}: {' '.join(command)}\n{done.stdout}")
 
@@ -48,7 +51,7 @@ def install_lock(pip: list[str], lock: Path) -> None:
     total = sum("==" in line for line in lock.read_text().splitlines())
     wide = sys.stdout.isatty()
     output, count = [], 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(command, **CAPTURED) as process:
         assert process.stdout is not None
         for line in process.stdout:
             output.append(line)
@@ -114,6 +117,7 @@ def main() -> int:
     for name in HARMFUL:
         os.environ.pop(name, None)
     with open(root / "ops/setup", "rb") as door:
+        os.set_inheritable(door.fileno(), True)
         try:
             fcntl.flock(door, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -30,15 +30,15 @@ async def test_of_two_hundred_parallel_requests_exactly_the_limit_pass(database_
 
 
 async def test_retry_after_is_true(database_url: str, redis_url: str) -> None:
-    chosen = settings(database_url, redis_url, AUTH_RATE_LIMIT="3/1")
+    chosen = settings(database_url, redis_url, AUTH_RATE_LIMIT="3/2")
     loop = asyncio.get_running_loop()
     async with Service(chosen).running() as client:
         began = loop.time()
-        refused = (await burst([client], 4))[3]
-        assert (refused.code, refused.headers["Retry-After"]) == ("rate_limited", "1")
+        refused = [answer for answer in await burst([client], 6) if answer.status == 429]
+        told, refused_at = int(refused[-1].headers["Retry-After"]), loop.time()
         while (await client.post("forgot-password", phone=new_phone())).status == 429:
-            assert loop.time() - began < 1.3
-        assert loop.time() - began > 0.9
+            assert loop.time() - refused_at < told + 0.5
+        assert loop.time() - began >= 2
 
 
 async def test_a_person_on_the_default_limit_gets_through(database_url: str, redis_url: str) -> None:

@@ -19,7 +19,6 @@ from gembackend.web.body import json_reply
 from gembackend.web.paging import Page, encode_cursor, page_of
 from gembackend.web.params import idempotency_key, path_id, prefer_wait
 
-
 patient = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 

@@ -1,4 +1,4 @@
-"""Requests a second on each hot path of one real process, as ratios to its barest handler in the same run."""
+"""Requests a second, and CPU a request, on each hot path of one real process, as ratios to its barest handler."""
 
 import argparse
 import asyncio
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiohttp
 import asyncpg
+import psutil
 import uvloop
 
 from gembackend.embedded.postgres import EmbeddedPostgres, migrate
@@ -33,7 +34,7 @@ async def main() -> None:
     parser.add_argument("--rooms", type=int, default=200)
     arguments = parser.parse_args()
     async with AsyncExitStack() as stack:
-        url, database = await _start(stack)
+        url, database, service = await _start(stack)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0), json_serialize=json.dumps)
         )
@@ -64,17 +65,19 @@ async def main() -> None:
             ("POST message (accepted)", lambda: send(None)),
         ]
         bare = 0.0
-        print(f"{'path':<42}{'a second':>10}{'ratio':>8}{'median ms':>11}{'p99 ms':>9}")
+        print(f"{'path':<40}{'a second':>9}{'median ms':>11}{'p99 ms':>9}{'CPU ms':>9}{'CPU ratio':>11}")
         for name, request in paths:
+            before = sum(service.cpu_times()[:2])
             rate, latencies = await _load(request, arguments.seconds, arguments.clients)
-            bare = bare or rate
+            cpu = (sum(service.cpu_times()[:2]) - before) / len(latencies) * 1000
+            bare = bare or cpu
             p99 = statistics.quantiles(latencies, n=100)[98]
             print(
-                f"{name:<42}{rate:>10.0f}{rate / bare:>8.2f}{statistics.median(latencies) * 1000:>11.1f}"
-                f"{p99 * 1000:>9.1f}",
+                f"{name:<40}{rate:>9.0f}{statistics.median(latencies) * 1000:>11.1f}{p99 * 1000:>9.1f}"
+                f"{cpu:>9.2f}{cpu / bare:>11.1f}",
                 flush=True,
             )
-        print(f"{'answered after the last load':<42}{await _drained(database):>10.0f}")
+        print(f"{'answered after the last load':<40}{await _drained(database):>9.0f}")
 
 
 async def _load(request: Send, seconds: float, clients: int) -> tuple[float, list[float]]:
@@ -101,7 +104,7 @@ async def _drained(database: asyncpg.Connection) -> float:
     return float(left / (time.perf_counter() - began))
 
 
-async def _start(stack: AsyncExitStack) -> tuple[str, asyncpg.Connection]:
+async def _start(stack: AsyncExitStack) -> tuple[str, asyncpg.Connection, psutil.Process]:
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gembackend-bench-")))
     postgres, redis = EmbeddedPostgres(directory), EmbeddedRedis(directory)
     stack.push_async_callback(postgres.stop)
@@ -130,7 +133,7 @@ async def _start(stack: AsyncExitStack) -> tuple[str, asyncpg.Connection]:
     stack.callback(asyncio.create_task(_swallow(service)).cancel)
     connection = await asyncpg.connect(database_url)
     stack.push_async_callback(connection.close)
-    return str(ready["url"]), connection
+    return str(ready["url"]), connection, psutil.Process(service.pid)
 
 
 async def _spawn(stack: AsyncExitStack, *module: str, **environment: str) -> Process:

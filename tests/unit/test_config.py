@@ -1,0 +1,119 @@
+"""Settings out of an environment, and everything that is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from gembackend import config
+from gembackend.config import ConfigError, RateLimit
+
+KEY = "9fQ2rX7bLw4ZpVt0NcYmUe8sHj3KdGa6"
+PRODUCTION = {
+    "DATABASE_URL": "postgresql://app:pw@db:5432/chat",
+    "REDIS_URL": "redis://cache:6379/0",
+    "JWT_SECRET_KEY": KEY,
+    "GEMINI_API_KEY": "AIza-something",
+    "OTP_DELIVERY": "webhook",
+    "OTP_WEBHOOK_URL": "https://sms.example.org/codes",
+    "OTP_WEBHOOK_SECRET": "whatever the gateway wants",
+}
+
+
+def faults(environ: dict[str, str], mode: config.Mode = "serve") -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        config.load(environ, mode)
+    return refused.value.faults
+
+
+def test_dev_needs_nothing() -> None:
+    settings = config.load({}, "dev")
+    assert (settings.environment, settings.server_host, settings.server_port) == ("development", "127.0.0.1", 3000)
+    assert (settings.otp_delivery, settings.log_format, settings.database_url) == ("response", "console", None)
+    assert settings.data_dir == Path(".data").resolve()
+
+
+def test_serve_takes_the_defaults_of_the_contract() -> None:
+    settings = config.load(PRODUCTION, "serve")
+    assert (settings.environment, settings.server_host, settings.log_format) == ("production", "0.0.0.0", "json")
+    assert settings.public_base_url == "http://127.0.0.1:3000"
+    assert settings.auth_rate_limit == RateLimit(30, 300)
+    assert (settings.prompt_workers, settings.prompt_lease_seconds, settings.prompt_max_attempts) == (64, 30, 5)
+    assert (settings.prompt_backlog_limit, settings.prompt_room_limit) == (10_000, 20)
+    assert (settings.gemini_model, settings.gemini_fallback_model) == ("gemini-2.5-flash-lite", None)
+
+
+def test_serve_without_anything_names_every_variable_at_once() -> None:
+    told = faults({})
+    for name in ("DATABASE_URL", "REDIS_URL", "JWT_SECRET_KEY", "GEMINI_API_KEY", "OTP_DELIVERY"):
+        assert len([fault for fault in told if fault.startswith(f"{name} ")]) == 1, told
+
+
+def test_the_seeds_own_names_are_taken() -> None:
+    environ = {
+        "DB_HOST": "db",
+        "DB_NAME": "chat",
+        "DB_USER": "me",
+        "DB_PASS": "p@ss/word",
+        "UPSTASH_URL": "rediss://default:x@host:6379",
+    }
+    settings = config.load({**PRODUCTION, "DATABASE_URL": "", "REDIS_URL": "", **environ}, "serve")
+    assert settings.database_url == "postgresql://me:p%40ss%2Fword@db:5432/chat"
+    assert settings.redis_url == "rediss://default:x@host:6379"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVER_PORT", "http"),
+        ("SERVER_PORT", "65536"),
+        ("METRICS_PORT", "0"),
+        ("DATABASE_URL", "mysql://db/chat"),
+        ("DATABASE_POOL_SIZE", "-7"),
+        ("REDIS_URL", "http://cache"),
+        ("JWT_TTL_SECONDS", "-1"),
+        ("AUTH_RATE_LIMIT", "77"),
+        ("AUTH_RATE_LIMIT", "0/77"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("PROMPT_WORKERS", "many"),
+        ("PROMPT_LEASE_SECONDS", "nan"),
+        ("GEMINI_ENDPOINT", "https://gemini"),
+        ("OTP_DELIVERY", "pigeon"),
+        ("ENVIRONMENT", "staging"),
+        ("LOG_LEVEL", "loud"),
+        ("PUBLIC_BASE_URL", "chat.example.org"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_and_not_echoed(name: str, value: str) -> None:
+    [fault] = [fault for fault in faults({**PRODUCTION, name: value}) if fault.startswith(f"{name} ")]
+    assert value not in fault.removeprefix(name)
+
+
+@pytest.mark.parametrize(
+    "key", ["short", "x" * 64, "please-change-me-please-change-me-please", "<your key of 32 bytes>" * 2]
+)
+def test_production_refuses_a_weak_signing_key(key: str) -> None:
+    for name in ("JWT_SECRET_KEY", "JWT_PREVIOUS_KEYS"):
+        [fault] = faults({**PRODUCTION, name: key})
+        assert fault.startswith(f"{name} ") and key not in fault
+
+
+def test_a_webhook_needs_its_address_and_its_secret() -> None:
+    told = faults({**PRODUCTION, "OTP_WEBHOOK_URL": "", "OTP_WEBHOOK_SECRET": ""})
+    assert [fault.split()[0] for fault in told] == ["OTP_WEBHOOK_URL", "OTP_WEBHOOK_SECRET"]
+
+
+def test_stripe_needs_a_price_and_a_webhook_secret() -> None:
+    told = faults({**PRODUCTION, "STRIPE_SECRET_KEY": "sk_test_1"})
+    assert {fault.split()[0] for fault in told} == {"PRO_PRICE_ID", "STRIPE_WEBHOOK_SIGNING_SECRET"}
+
+
+def test_the_env_file_is_read_and_real_variables_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text('PROMPT_WORKERS=7\nGEMINI_MODEL="gemini-x" # comment\nBASIC_DAILY_PROMPTS=1\n')
+    monkeypatch.setenv("BASIC_DAILY_PROMPTS", "9")
+    settings = config.load({**config.environment(tmp_path), **PRODUCTION}, "serve")
+    assert (settings.prompt_workers, settings.gemini_model, settings.basic_daily_prompts) == (7, "gemini-x", 9)
+
+
+def test_commands_on_the_store_need_the_database_alone() -> None:
+    assert config.load({"DATABASE_URL": "postgresql://db/chat"}, "store").database_url
+    assert [fault.split()[0] for fault in faults({}, "store")] == ["DATABASE_URL"]

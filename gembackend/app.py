@@ -49,7 +49,9 @@ class Service:
         )
         self._auth = Auth(settings, self.database, self._redis, cost=password_cost)
         self._engine = PromptEngine(settings, self._engine_database, self._redis, self._reading, self._gemini)
-        self._supervisor = Supervisor([Vitals(self.database, self._engine_database), *self._engine.actors])
+        self._supervisor = Supervisor(
+            [Vitals(self.database, self._engine_database), self._auth.sweeper, *self._engine.actors]
+        )
         self._draining = False
         self.app = build_app(
             [

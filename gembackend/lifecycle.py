@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -54,6 +55,12 @@ class StopSignal:
             await asyncio.gather(working, waiting, return_exceptions=True)
 
 
+def raise_file_limit() -> None:
+    """Allow as many open sockets as the system lets us: the usual soft limit of 1,024 is less than a busy day needs."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def serve(settings: Settings) -> int:
     """Serve until told to stop; the exit status is 0 after a clean drain."""
     return await _serve(settings, StopSignal(), announce=lambda _url: None)
@@ -85,8 +92,9 @@ def _greet(url: str, settings: Settings, say: Callable[[str], None]) -> None:
 
 
 async def _serve(settings: Settings, stop: StopSignal, announce: Callable[[str], None]) -> int:
-    from gembackend.app import Service
+    from gembackend.app import Service  # imports the Gemini SDK, which is slow
 
+    raise_file_limit()
     service = Service(settings)
     status = EXIT_OK
     try:

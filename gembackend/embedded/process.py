@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
-
 from gembackend.embedded import guard
 
 T = TypeVar("T")
@@ -120,6 +118,10 @@ async def end_orphan(pid_file: Path, home: Path, stop_signal: signal.Signals) ->
     The first line of `pid_file` is its process id; a process of that id that works elsewhere is not touched. Raises
     EmbeddedError when the server is still there after 20 seconds.
     """
+    if not pid_file.exists():
+        return
+    import psutil  # of the extra `dev`, as the servers are; wanted only after a start that ended badly
+
     try:
         process = psutil.Process(int(pid_file.read_text().split("\n")[0]))
         if Path(process.cwd()) != home:

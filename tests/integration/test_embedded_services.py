@@ -119,7 +119,7 @@ def test_the_servers_of_a_killed_process_end_and_the_next_start_finds_the_direct
 
     first = start()
     servers = psutil.Process(first.pid).children(recursive=True)
-    assert {"postgres", "redis-server"} <= {server.name() for server in servers}
+    assert "postgres" in {server.name() for server in servers}
     first.kill()
     first.communicate()
     second = start()

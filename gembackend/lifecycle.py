@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 
 from gembackend.config import Settings
@@ -21,6 +21,7 @@ T = TypeVar("T")
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_FORCED = 130
+OPEN_FILES = 65_536
 
 
 class Told(Exception):
@@ -56,9 +57,12 @@ class StopSignal:
 
 
 def raise_file_limit() -> None:
-    """Allow as many open sockets as the system lets us: the usual soft limit of 1,024 is less than a busy day needs."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    """Allow more open sockets than the usual soft limit of 1,024, where the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def serve(settings: Settings) -> int:

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from tests.accounts import Client
-from tests.processes import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 
 

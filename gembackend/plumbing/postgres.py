@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -24,14 +24,13 @@ OUTAGES = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asyncpg is used just when the server's farewell arrives
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
+    asyncpg.TransactionRollbackError,  # a deadlock: the same statement will do the next time
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.DiskFullError,
 )
 """What says that the database, and not the statement, is at fault."""
 
@@ -111,11 +110,11 @@ class Database:
         try:
             yield held
         except OUTAGES as error:
-            held.terminate()
+            _cut(held)
             raise _unavailable() from error
         except asyncio.CancelledError:
             # The statement under way is of no use to anyone: cut it rather than wait for the server's word.
-            held.terminate()
+            _cut(held)
             raise
         finally:
             await pool.release(held)
@@ -137,6 +136,12 @@ class Database:
         """Raise Fault unless the database answers."""
         async with self.connection() as held:
             await held.fetchval("SELECT 1")
+
+
+def _cut(held: Connection) -> None:
+    """End a connection; one that its server has ended is out of the pool's hands already, and of ours."""
+    with suppress(asyncpg.InterfaceError):
+        held.terminate()
 
 
 def _unavailable() -> Fault:

@@ -15,7 +15,7 @@ from gembackend.prompts.writer import Done, StreamWriter, Wake
 log = logs.logger(__name__)
 
 PAUSE_SECONDS = 0.25
-SUSPECT_PAUSE_SECONDS = 1.0
+SUSPECT_PAUSE_SECONDS = 0.25
 """When to look again at a prompt that waits because another suspect is running."""
 
 

@@ -1,0 +1,33 @@
+"""Prompts that are not taken because too many wait."""
+
+from gembackend.embedded.gemini import Behaviour
+from tests.acceptance.site import Site
+from tests.processes import until
+
+
+async def test_a_full_room_is_a_429_and_a_full_service_a_503_until_there_is_room_again(site: Site) -> None:
+    site.gemini.default = Behaviour(hang=True)
+    process = await site.start(PROMPT_ROOM_LIMIT=2, PROMPT_BACKLOG_LIMIT=3, GEMINI_TIMEOUT_SECONDS=5)
+    user = await site.user(process)
+    room, other = await user.room(process), await user.room(process)
+    for _ in range(2):
+        await user.accepted(process, room, "hi")
+    busy = await user.send(process, room, "hi")
+    assert (busy.status, busy.code) == (429, "room_busy") and int(busy.headers["Retry-After"]) >= 1
+    await user.accepted(process, other, "hi")
+
+    async def counted() -> bool:
+        return await site.metric(process, "queue_depth") == 3
+
+    await until(counted, "the backlog counted")
+    full = await user.send(process, other, "hi")
+    assert (full.status, full.code) == (503, "backlog_full") and int(full.headers["Retry-After"]) >= 1
+    assert await site.value("SELECT count(*) FROM prompts") == 3
+    assert await site.metric(process, "prompts_refused_total") == 2
+
+    site.gemini.default = Behaviour()
+
+    async def taken() -> bool:
+        return (await user.send(process, other, "hi")).status == 202
+
+    await until(taken, "the service takes prompts again")

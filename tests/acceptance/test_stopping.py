@@ -1,0 +1,67 @@
+"""Processes that end: killed, asked to, and asked to twice."""
+
+import asyncio
+import time
+
+from gembackend.embedded.gemini import Behaviour
+from tests.acceptance.site import Site
+from tests.processes import until
+
+
+async def test_a_process_killed_between_the_202_and_the_answer_loses_nothing(site: Site) -> None:
+    site.gemini.script(Behaviour(hang=True))
+    process = await site.start(PROMPT_LEASE_SECONDS=1, PROMPT_WORKERS=1)
+    user = await site.user(process)
+    under_way = await user.accepted(process, await user.room(process), "under way")
+    await site.gemini.wait_for_calls(1)
+    waiting = await user.accepted(process, await user.room(process), "waiting")
+    await process.kill()
+    other = await site.start(PROMPT_LEASE_SECONDS=1)
+    prompts = [await user.finished(other, prompt_id) for prompt_id in (under_way, waiting)]
+    assert [(prompt["status"], prompt["attempts"]) for prompt in prompts] == [("answered", 2), ("answered", 1)]
+    await site.at_rest()
+
+
+async def test_a_drain_finishes_what_it_can_puts_back_the_rest_and_leaves_nothing_behind(site: Site) -> None:
+    soon = asyncio.Event()
+    site.gemini.rule(lambda call: Behaviour(hold=soon) if call.prompt == "soon" else Behaviour(hang=True))
+    process = await site.start(SHUTDOWN_GRACE_SECONDS=6)
+    user = await site.user(process)
+    finishing = await user.accepted(process, await user.room(process), "soon")
+    cut_off = await user.accepted(process, await user.room(process), "never")
+    behind = await user.accepted(process, await user.room(process), "soon")
+    await site.gemini.wait_for_calls(3)
+    watching = asyncio.create_task(
+        user.call(process, "GET", f"/v1/prompt/{cut_off}", Prefer="wait=30"), name="a client that waits"
+    )
+    process.terminate()
+    told = time.monotonic()
+
+    async def not_ready() -> bool:
+        return (await site.get(process, "/readyz")).status == 503
+
+    await until(not_ready, "readiness gone", 0.5)
+    assert (await watching).status == 200, "whoever waits is let go of, with the prompt as it is"
+    soon.set()
+    assert await process.ended() == 0
+    assert time.monotonic() - told < 6
+    states = await site.fetch("SELECT id::text, status, attempts FROM prompts ORDER BY created_at")
+    assert [tuple(row) for row in states] == [
+        (finishing, "answered", 1),
+        (cut_off, "queued", 0),
+        (behind, "answered", 1),
+    ]
+    assert await site.consumers() == 0
+    assert await site.pending() == 0
+
+
+async def test_a_second_signal_ends_the_process_on_the_spot(site: Site) -> None:
+    site.gemini.default = Behaviour(hang=True)
+    process = await site.start(SHUTDOWN_GRACE_SECONDS=60)
+    user = await site.user(process)
+    await user.accepted(process, await user.room(process), "hi")
+    await site.gemini.wait_for_calls(1)
+    process.terminate()
+    await process.logged("draining")
+    process.terminate()
+    assert await process.ended(3) == 130

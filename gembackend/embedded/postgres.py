@@ -179,7 +179,7 @@ async def _prefix(user: pwd.struct_passwd | None, programs: Path, data_dir: Path
     refusal = ""
     for prefix in ([*plain, *passing, "--"], [*plain, "--"]):
         try:
-            await run(*prefix, *trial, what="a trial")
+            await run(*prefix, *trial, what="reaching them")
         except EmbeddedError as error:
             refusal = str(error)
         else:

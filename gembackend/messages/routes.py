@@ -58,22 +58,14 @@ class MessageRoutes:
         new = NewPrompt(new_id(), user_id, chatroom_id, body.prompt, key, request_id(request))
         with self._watch(new.id) as finish:
             verdict = await self._accept(new)
-            if verdict.decision == "accepted" and wait is None:
-                assert verdict.accepted_at is not None
-                prompt = Prompt(
-                    id=new.id,
-                    chatroom_id=chatroom_id,
-                    status="queued",
-                    prompt=new.content,
-                    attempts=0,
-                    created_at=verdict.accepted_at,
-                )
-            else:
-                prompt_id = self._taken(verdict)
-                if wait is not None and prompt_id == new.id:
-                    await finish.within(wait)
-                    wait = 0
+            prompt_id = self._taken(verdict)
+            if verdict.decision == "replayed":
                 prompt = await self._waited(user_id, prompt_id, wait)
+            elif wait is None:
+                prompt = _queued(new, verdict)
+            else:
+                await finish.within(wait)
+                prompt = await self._read(user_id, prompt_id)
         done = prompt.finished and wait is not None
         return json_reply(prompt, status=200 if done else 202, headers=_headers(request, prompt))
 
@@ -144,6 +136,19 @@ class MessageRoutes:
             case "daily_limit_reached":
                 text = f"Basic users may send {self._daily_prompts} prompts a day (UTC); Pro has no limit."
                 raise Fault("daily_limit_reached", text, retry_after=seconds_until_reset(datetime.now(UTC)))
+
+
+def _queued(new: NewPrompt, verdict: Verdict) -> Prompt:
+    """A prompt as it is when it has just been accepted."""
+    assert verdict.accepted_at is not None
+    return Prompt(
+        id=new.id,
+        chatroom_id=new.chatroom_id,
+        status="queued",
+        prompt=new.content,
+        attempts=0,
+        created_at=verdict.accepted_at,
+    )
 
 
 def _preference(request: web.Request) -> dict[str, str]:

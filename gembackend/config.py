@@ -196,6 +196,11 @@ def environment(directory: Path | None = None) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None} | dict(os.environ)
 
 
+def quiet_grpc() -> None:
+    """Keep gRPC's C core from printing lines of its own among the logs; it reads this when it is imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def load(environ: Mapping[str, str], mode: Mode) -> Settings:
     """Settings out of an environment; raises ConfigError with every fault at once."""
     env = _Reader(environ)

@@ -33,6 +33,14 @@ SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 2) AS pending \
     COMMIT;
 \endif
 
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 3) AS pending \gset
+\if :pending
+    BEGIN;
+    \ir migrations/0003_billing.sql
+    INSERT INTO schema_migrations (version, name) VALUES (3, 'billing');
+    COMMIT;
+\endif
+
 SELECT pg_advisory_unlock(7304612205398231) \g /dev/null
 
 SELECT 'schema version ' || max(version) AS "gembackend" FROM schema_migrations;

@@ -23,7 +23,7 @@ BEGIN
         prompt_id := NULL;
         accepted_at := NULL;
 
-        SELECT u.subscription_tier INTO tier
+        SELECT current_tier(u.subscription_tier, u.pro_until) INTO tier
         FROM chatrooms_metadata r JOIN users u ON u.id = r.user_id
         WHERE r.id = item.chatroom_id AND r.user_id = item.user_id;
         IF NOT FOUND THEN
@@ -81,6 +81,82 @@ BEGIN
     END LOOP;
 END
 $$;
+
+CREATE FUNCTION public.current_tier(subscription_tier text, pro_until timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN ((subscription_tier = 'Pro'::text) AND ((pro_until IS NULL) OR (pro_until > now()))) THEN 'Pro'::text ELSE 'Basic'::text END;
+
+CREATE TABLE public.billing_customers (
+    id text NOT NULL,
+    user_id uuid,
+    checkout_session_id text,
+    returned_at timestamp with time zone,
+    sync_at timestamp with time zone,
+    sync_reason text DEFAULT 'event'::text NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    fence bigint DEFAULT 0 NOT NULL,
+    lease_until timestamp with time zone,
+    synced_at timestamp with time zone,
+    gone_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT billing_customers_failures_check CHECK ((failures >= 0)),
+    CONSTRAINT billing_customers_sync_reason_check CHECK ((sync_reason = ANY (ARRAY['event'::text, 'return'::text, 'reconcile'::text])))
+);
+
+COMMENT ON TABLE public.billing_customers IS 'The Stripe customer of a user; only this says whose subscriptions those are.';
+
+COMMENT ON COLUMN public.billing_customers.user_id IS 'Null once the user is deleted: then the customer is to be closed.';
+
+COMMENT ON COLUMN public.billing_customers.checkout_session_id IS 'The newest Checkout session, open or not.';
+
+COMMENT ON COLUMN public.billing_customers.returned_at IS 'When somebody last came back from that session and so caused a sync.';
+
+COMMENT ON COLUMN public.billing_customers.sync_at IS 'When to fetch the subscriptions again; null: nothing says that they changed.';
+
+COMMENT ON COLUMN public.billing_customers.failures IS 'Syncs that failed in a row.';
+
+COMMENT ON COLUMN public.billing_customers.fence IS 'Raised by every sync; a write that carries an older fence changes nothing.';
+
+COMMENT ON COLUMN public.billing_customers.synced_at IS 'When the fetch of what is stored began.';
+
+COMMENT ON COLUMN public.billing_customers.gone_at IS 'When Stripe was found not to have it any more; the next checkout makes another.';
+
+CREATE TABLE public.billing_events (
+    id text NOT NULL,
+    type text NOT NULL,
+    customer_id text,
+    status text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    error_code text,
+    created_at timestamp with time zone NOT NULL,
+    received_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT billing_events_attempts_check CHECK ((attempts >= 0)),
+    CONSTRAINT billing_events_check CHECK (((status = 'pending'::text) = (finished_at IS NULL))),
+    CONSTRAINT billing_events_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'processed'::text, 'ignored'::text, 'parked'::text])))
+);
+
+COMMENT ON TABLE public.billing_events IS 'The inbox of Stripe events. An event only says that a customer has changed, so its content is not kept.';
+
+COMMENT ON COLUMN public.billing_events.attempts IS 'Syncs for it that failed for a reason that lasts; too many park it.';
+
+COMMENT ON COLUMN public.billing_events.created_at IS 'When Stripe made it.';
+
+CREATE TABLE public.billing_subscriptions (
+    id text NOT NULL,
+    customer_id text NOT NULL,
+    status text NOT NULL,
+    price_ids text[] NOT NULL,
+    current_period_end timestamp with time zone,
+    cancel_at timestamp with time zone,
+    past_due_since timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT billing_subscriptions_check CHECK (((status = 'past_due'::text) = (past_due_since IS NOT NULL)))
+);
+
+COMMENT ON COLUMN public.billing_subscriptions.cancel_at IS 'When it ends, if it has been cancelled.';
+
+COMMENT ON COLUMN public.billing_subscriptions.past_due_since IS 'When it was first seen to be past due; the grace counts from here.';
 
 CREATE TABLE public.chatrooms_messages (
     id text NOT NULL,
@@ -204,10 +280,28 @@ CREATE TABLE public.users (
     token_version integer DEFAULT 0 NOT NULL,
     verified_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    pro_until timestamp with time zone,
     CONSTRAINT users_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 100))),
     CONSTRAINT users_phone_check CHECK ((phone ~ '^\+[1-9][0-9]{7,14}$'::text)),
     CONSTRAINT users_subscription_tier_check CHECK ((subscription_tier = ANY (ARRAY['Basic'::text, 'Pro'::text])))
 );
+
+COMMENT ON COLUMN public.users.pro_until IS 'When Pro ends by itself; null: never. Whoever reads the tier reads current_tier.';
+
+ALTER TABLE ONLY public.billing_customers
+    ADD CONSTRAINT billing_customers_checkout_session_id_key UNIQUE (checkout_session_id);
+
+ALTER TABLE ONLY public.billing_customers
+    ADD CONSTRAINT billing_customers_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.billing_customers
+    ADD CONSTRAINT billing_customers_user_id_key UNIQUE (user_id);
+
+ALTER TABLE ONLY public.billing_events
+    ADD CONSTRAINT billing_events_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.billing_subscriptions
+    ADD CONSTRAINT billing_subscriptions_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.chatrooms_messages
     ADD CONSTRAINT chatrooms_messages_chatroom_id_position_key UNIQUE (chatroom_id, "position");
@@ -245,6 +339,16 @@ ALTER TABLE ONLY public.users
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (id);
 
+CREATE INDEX billing_customers_due ON public.billing_customers USING btree (sync_at) WHERE ((sync_at IS NOT NULL) OR (lease_until IS NOT NULL) OR (user_id IS NULL));
+
+CREATE INDEX billing_events_done ON public.billing_events USING btree (finished_at) WHERE (status = ANY (ARRAY['processed'::text, 'ignored'::text]));
+
+CREATE INDEX billing_events_parked ON public.billing_events USING btree (finished_at DESC) WHERE (status = 'parked'::text);
+
+CREATE INDEX billing_events_pending ON public.billing_events USING btree (customer_id, received_at) WHERE (status = 'pending'::text);
+
+CREATE INDEX billing_subscriptions_of_customer ON public.billing_subscriptions USING btree (customer_id);
+
 CREATE INDEX chatrooms_of_user ON public.chatrooms_metadata USING btree (user_id, id DESC);
 
 CREATE INDEX login_failures_stale ON public.login_failures USING btree (failed_at);
@@ -264,6 +368,12 @@ CREATE INDEX prompts_of_user ON public.prompts USING btree (user_id);
 CREATE UNIQUE INDEX prompts_running ON public.prompts USING btree (chatroom_id) WHERE (status = 'running'::text);
 
 CREATE INDEX prompts_unfinished ON public.prompts USING btree (chatroom_id, sequence) WHERE (status = ANY (ARRAY['queued'::text, 'running'::text]));
+
+ALTER TABLE ONLY public.billing_customers
+    ADD CONSTRAINT billing_customers_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.billing_subscriptions
+    ADD CONSTRAINT billing_subscriptions_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES public.billing_customers(id) ON UPDATE CASCADE ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.chatrooms_messages
     ADD CONSTRAINT chatrooms_messages_chatroom_id_fkey FOREIGN KEY (chatroom_id) REFERENCES public.chatrooms_metadata(id) ON DELETE CASCADE;

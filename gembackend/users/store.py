@@ -1,4 +1,4 @@
-"""The SQL of users."""
+"""The SQL of users. The tier is read with current_tier, because Pro ends by itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ async def sign_up(
         ON CONFLICT (phone) DO UPDATE
             SET password_hash = excluded.password_hash, name = excluded.name, token_version = u.token_version + 1
             WHERE u.verified_at IS NULL
-        RETURNING id, phone, name, subscription_tier, created_at
+        RETURNING id, phone, name, current_tier(subscription_tier, pro_until) AS subscription_tier, created_at
         """,
         user_id,
         phone,
@@ -43,7 +43,11 @@ async def sign_up(
 async def get(connection: Connection, user_id: UUID) -> User | None:
     """One user."""
     row = await connection.fetchrow(
-        "SELECT id, phone, name, subscription_tier, created_at FROM users WHERE id = $1", user_id
+        """
+        SELECT id, phone, name, current_tier(subscription_tier, pro_until) AS subscription_tier, created_at
+        FROM users WHERE id = $1
+        """,
+        user_id,
     )
     return User(**row) if row else None
 
@@ -51,7 +55,10 @@ async def get(connection: Connection, user_id: UUID) -> User | None:
 async def rename(connection: Connection, user_id: UUID, name: str) -> User | None:
     """Give a user another name."""
     row = await connection.fetchrow(
-        "UPDATE users SET name = $2 WHERE id = $1 RETURNING id, phone, name, subscription_tier, created_at",
+        """
+        UPDATE users SET name = $2 WHERE id = $1
+        RETURNING id, phone, name, current_tier(subscription_tier, pro_until) AS subscription_tier, created_at
+        """,
         user_id,
         name,
     )

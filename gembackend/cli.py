@@ -19,7 +19,7 @@ EXIT_USAGE = 2
 def main() -> int:
     """Run the command that the arguments name and return its exit status."""
     arguments = _parser().parse_args()
-    config.quiet_grpc()
+    config.quiet_libraries()
     status: int = arguments.run(arguments)
     return status
 

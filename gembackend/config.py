@@ -7,6 +7,7 @@ reported, each names its variable, and no value is ever echoed.
 import ipaddress
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,9 +197,13 @@ def environment(directory: Path | None = None) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None} | dict(os.environ)
 
 
-def quiet_grpc() -> None:
-    """Keep gRPC's C core from printing lines of its own among the logs; it reads this when it is imported."""
+def quiet_libraries() -> None:
+    """Keep lines that are no logs out of the logs: gRPC's C core prints its own, Google's SDK warns of its own end.
+
+    Both are told before they are imported; the SDK is imported by two threads at once, where `catch_warnings` fails.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def load(environ: Mapping[str, str], mode: Mode) -> Settings:

@@ -32,6 +32,7 @@ from gembackend.web.routing import Handler, Route
 from gembackend.web.session import session_of
 
 BODY_BYTES = 4096
+GROUP = "Accounts"
 
 Model = TypeVar("Model", bound=msgspec.Struct)
 
@@ -84,8 +85,9 @@ class AuthRoutes:
                 ChangePassword,
                 LoggedIn,
                 errors=("invalid_credentials", *limited),
+                group=GROUP,
             ),
-            Route("POST", "/v1/auth/logout", self.log_out, "End every session of the user", success=204),
+            Route("POST", "/v1/auth/logout", self.log_out, "End every session of the user", success=204, group=GROUP),
         ]
 
     async def sign_up(self, request: web.Request) -> web.StreamResponse:
@@ -177,7 +179,8 @@ def _open(
     errors: tuple[str, ...] = (),
 ) -> Route:
     """A route for people who are not logged in."""
-    return Route("POST", f"/v1/auth/{name}", handler, summary, body, reply, success, session=False, errors=errors)
+    path = f"/v1/auth/{name}"
+    return Route("POST", path, handler, summary, body, reply, success, session=False, errors=errors, group=GROUP)
 
 
 def _refuse_common(field: str, password: str) -> None:

@@ -8,10 +8,12 @@ from gembackend.plumbing.faults import invalid, not_found
 from gembackend.plumbing.ids import new_id, parse_id
 from gembackend.plumbing.postgres import Database
 from gembackend.web.body import json_reply, read_body
-from gembackend.web.paging import encode_cursor, page_of
+from gembackend.web.paging import PAGING, encode_cursor, page_of
 from gembackend.web.params import path_id
 from gembackend.web.routing import Route
 from gembackend.web.session import session_of
+
+GROUP = "Chatrooms"
 
 
 class ChatroomRoutes:
@@ -24,11 +26,29 @@ class ChatroomRoutes:
         """What is where."""
         room = "/v1/chatroom/{chatroom_id}"
         return [
-            Route("POST", "/v1/chatroom", self.create, "Make a chatroom", NewChatroom, Chatroom, 201),
-            Route("GET", "/v1/chatroom", self.page, "List chatrooms, newest first", reply=ChatroomPage),
-            Route("GET", room, self.detail, "A chatroom and its counts", reply=ChatroomDetail),
-            Route("PATCH", room, self.rename, "Rename a chatroom", ChatroomChanges, Chatroom),
-            Route("DELETE", room, self.delete, "Delete a chatroom and what is in it", success=204),
+            Route(
+                "POST",
+                "/v1/chatroom",
+                self.create,
+                "Make a chatroom",
+                NewChatroom,
+                Chatroom,
+                201,
+                headers=("Location",),
+                group=GROUP,
+            ),
+            Route(
+                "GET",
+                "/v1/chatroom",
+                self.page,
+                "List chatrooms, newest first",
+                reply=ChatroomPage,
+                parameters=PAGING,
+                group=GROUP,
+            ),
+            Route("GET", room, self.detail, "A chatroom and its counts", reply=ChatroomDetail, group=GROUP),
+            Route("PATCH", room, self.rename, "Rename a chatroom", ChatroomChanges, Chatroom, group=GROUP),
+            Route("DELETE", room, self.delete, "Delete a chatroom and what is in it", success=204, group=GROUP),
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:

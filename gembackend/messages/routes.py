@@ -15,11 +15,12 @@ from gembackend.plumbing.postgres import Database
 from gembackend.quota.rules import seconds_until_reset
 from gembackend.web.body import json_reply, read_body
 from gembackend.web.middleware import request_id
-from gembackend.web.paging import encode_cursor, page_of
-from gembackend.web.params import idempotency_key, path_id, prefer_wait
+from gembackend.web.paging import PAGING, encode_cursor, page_of
+from gembackend.web.params import IDEMPOTENCY_KEY, PREFER, idempotency_key, path_id, prefer_wait
 from gembackend.web.routing import Route
 from gembackend.web.session import session_of
 
+GROUP = "Messages"
 BUSY_RETRY_SECONDS = 5
 """When a client whose room or whose service is full may try again."""
 
@@ -39,12 +40,55 @@ class MessageRoutes:
     def table(self) -> list[Route]:
         """What is where."""
         messages = "/v1/chatroom/{chatroom_id}/message"
-        refusals = ("daily_limit_reached", "room_busy", "backlog_full", "idempotency_key_reused")
+        waits, waited = (PREFER,), ("Preference-Applied",)
         return [
-            Route("POST", messages, self.send, "Send a prompt", NewMessage, Prompt, 202, errors=refusals),
-            Route("GET", messages, self.latest, "The latest exchange", reply=LatestExchange),
-            Route("GET", messages + "/all", self.page, "Every message, oldest first", reply=MessagePage),
-            Route("GET", "/v1/prompt/{prompt_id}", self.prompt, "A prompt and its reply", reply=Prompt),
+            Route(
+                "POST",
+                messages,
+                self.send,
+                "Send a prompt",
+                NewMessage,
+                Prompt,
+                202,
+                errors=("daily_limit_reached", "room_busy", "backlog_full", "busy", "idempotency_key_reused"),
+                also=(200,),
+                parameters=(PREFER, IDEMPOTENCY_KEY),
+                headers=("Location", "Preference-Applied"),
+                group=GROUP,
+                description=(
+                    f"Accept a prompt of at most {self._longest_prompt} characters and answer 202; with "
+                    "`Prefer: wait=N`, answer 200 with the finished prompt if it finishes within N seconds."
+                ),
+            ),
+            Route(
+                "GET",
+                messages,
+                self.latest,
+                "The latest exchange",
+                reply=LatestExchange,
+                parameters=waits,
+                headers=waited,
+                group=GROUP,
+            ),
+            Route(
+                "GET",
+                f"{messages}/all",
+                self.page,
+                "Every message, oldest first",
+                reply=MessagePage,
+                parameters=PAGING,
+                group=GROUP,
+            ),
+            Route(
+                "GET",
+                "/v1/prompt/{prompt_id}",
+                self.prompt,
+                "A prompt and its reply",
+                reply=Prompt,
+                parameters=waits,
+                headers=waited,
+                group=GROUP,
+            ),
         ]
 
     async def send(self, request: web.Request) -> web.StreamResponse:

@@ -17,6 +17,7 @@ from gembackend.web.routing import Route
 from gembackend.web.session import session_of
 
 BODY_BYTES = 4096
+GROUP = "User"
 
 Confirm = Callable[[UUID, str], Awaitable[Account]]
 """Checks a user's password again; raises Fault("invalid_credentials")."""
@@ -33,12 +34,19 @@ class UserRoutes:
 
     def table(self) -> list[Route]:
         """What is where."""
-        me, wrong = "/v1/user/me", ("invalid_credentials", "busy")
+        me = "/v1/user/me"
         return [
-            Route("GET", me, self.show, "The user and today's usage", reply=Me),
-            Route("PATCH", me, self.rename, "Change the user's name", UserChanges, User),
+            Route("GET", me, self.show, "The user and today's usage", reply=Me, group=GROUP),
+            Route("PATCH", me, self.rename, "Change the user's name", UserChanges, User, group=GROUP),
             Route(
-                "DELETE", me, self.delete, "Delete the account and all that is in it", Farewell, None, 204, errors=wrong
+                "DELETE",
+                me,
+                self.delete,
+                "Delete the account and all that is in it",
+                Farewell,
+                success=204,
+                errors=("invalid_credentials", "busy"),
+                group=GROUP,
             ),
         ]
 

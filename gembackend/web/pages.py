@@ -54,6 +54,8 @@ _CARD = Card(
     name="gembackend",
     version=__version__,
     links={
+        "documentation": "/docs",
+        "description": "/openapi.json",
         "liveness": "/livez",
         "readiness": "/readyz",
     },
@@ -71,7 +73,15 @@ class PageRoutes:
         return [
             Route("GET", "/v1/", self.card, "Name, version and links", reply=Card, session=False),
             Route("GET", "/livez", self.livez, "Whether the process answers", reply=Liveness, session=False),
-            Route("GET", "/readyz", self.readyz, "Whether requests may be sent here", reply=Readiness, session=False),
+            Route(
+                "GET",
+                "/readyz",
+                self.readyz,
+                "Whether requests may be sent here",
+                reply=Readiness,
+                session=False,
+                also=(503,),
+            ),
         ]
 
     async def card(self, _request: web.Request) -> web.Response:
@@ -101,7 +111,8 @@ class PageRoutes:
 
 def metrics_route() -> Route:
     """The route of /metrics, on the main listener or on one of its own."""
-    return Route("GET", "/metrics", scrape, "Metrics for Prometheus", session=False)
+    media = ("text/plain", "application/openmetrics-text")
+    return Route("GET", "/metrics", scrape, "Metrics for Prometheus", session=False, media=media)
 
 
 async def scrape(request: web.Request) -> web.Response:

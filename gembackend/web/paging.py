@@ -4,14 +4,35 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 from aiohttp import web
+from msgspec import Meta
 
 from gembackend.plumbing.faults import invalid
+from gembackend.web.routing import Parameter
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 MAX_CURSOR = 512
+
+PAGING = (
+    Parameter(
+        "limit",
+        "query",
+        f"How many are wanted; {DEFAULT_LIMIT} unless told.",
+        Annotated[int, Meta(ge=1, le=MAX_LIMIT)],
+        20,
+    ),
+    Parameter(
+        "cursor",
+        "query",
+        "The `next_cursor` of the page before; absent for the first one.",
+        Annotated[str, Meta(min_length=1, max_length=MAX_CURSOR, pattern="^[A-Za-z0-9_-]+$")],
+        "MDE5ODBmNWQtYWM5Ni03NzRiLWJjY2UtYjMwMjA5OWE4MDU3",
+    ),
+)
+"""The parameters of a route that lists."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,42 @@
 """Typed values out of a request's path and headers."""
 
 import re
+from typing import Annotated
 from uuid import UUID
 
 from aiohttp import web
+from msgspec import Meta
 
 from gembackend.plumbing.faults import invalid, not_found
 from gembackend.plumbing.ids import parse_id
+from gembackend.web.routing import Parameter
 
 MAX_WAIT_SECONDS = 30.0
 
 _WAIT = re.compile(r'wait *= *(?:"([0-9]{1,9})"|([0-9]{1,9})) *(?:;.*)?', re.IGNORECASE)
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+
+PREFER = Parameter(
+    "Prefer",
+    "header",
+    f"`wait=N` waits at most N seconds, and never more than {MAX_WAIT_SECONDS:g}; anything else is ignored (RFC 7240).",
+    str,
+    "wait=10",
+)
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    "Makes it safe to send the same request again: one key is one prompt and one charge, for 24 hours.",
+    Annotated[str, Meta(min_length=1, max_length=255, pattern="^[\\x21-\\x7e]+$")],
+    "5b0c6d1e-question-1",
+)
+REQUEST_ID = Parameter(
+    "X-Request-ID",
+    "header",
+    "An id of the client's own for this request: 1 to 128 letters, digits, `.`, `_` or `-`; another one is replaced.",
+    str,
+    "my-request-1",
+)
 
 
 def path_id(request: web.Request, name: str, what: str) -> UUID:

@@ -3,8 +3,9 @@
 import msgspec
 from aiohttp import hdrs, web
 
-from gembackend.plumbing.faults import Family, Fault, FieldError
+from gembackend.plumbing.faults import Code, Family, Fault, FieldError
 
+PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
 """Told with a 429 or 503 whose fault does not say how long to wait."""
 
@@ -28,11 +29,16 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
     errors: tuple[FieldError, ...] = ()
 
 
+def type_of(code: Code) -> str:
+    """The URI that names a kind of problem; it leads nowhere."""
+    return f"urn:gembackend:problem:{code.name}"
+
+
 def render(fault: Fault, request_id: str) -> web.Response:
     """The answer that tells a client of a fault; its cause stays out."""
     code = fault.code
     problem = Problem(
-        type=f"urn:gembackend:problem:{code.name}",
+        type=type_of(code),
         title=code.title,
         status=code.family.value,
         detail=fault.detail,
@@ -40,9 +46,7 @@ def render(fault: Fault, request_id: str) -> web.Response:
         request_id=request_id,
         errors=fault.errors,
     )
-    response = web.Response(
-        body=msgspec.json.encode(problem), status=problem.status, content_type="application/problem+json"
-    )
+    response = web.Response(body=msgspec.json.encode(problem), status=problem.status, content_type=PROBLEM_JSON)
     if code.family is Family.UNAUTHORIZED:
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if code.family in (Family.LIMITED, Family.UNAVAILABLE):

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -11,12 +11,27 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter or a header that a route reads; `type` is what msgspec makes a schema of."""
+
+    name: str
+    where: Literal["query", "header"]
+    description: str
+    type: Any
+    example: str | int
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One method on one path.
 
     `body` and `reply` are the types of the JSON that goes in and out, `success` the usual status,
-    `session` whether a bearer token is needed, `errors` the fault codes it may answer with, and
-    `stream` whether the reply goes on for long (such a route has no HEAD).
+    `session` whether a bearer token is needed, `errors` the fault codes it may answer with beyond those
+    that follow from the rest (web.openapi_errors), and `stream` whether the reply goes on for long (such a
+    route has no HEAD). `also` are other statuses with the same reply, `headers` the reply's own headers,
+    `media` its types, `group` the heading under which people look for it. The description is the handler's
+    docstring, unless `description` says more.
     """
 
     method: str
@@ -29,3 +44,9 @@ class Route:
     session: bool = True
     errors: tuple[str, ...] = ()
     stream: bool = False
+    also: tuple[int, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    headers: tuple[str, ...] = ()
+    media: tuple[str, ...] = ("application/json",)
+    group: str = "Service"
+    description: str = ""

@@ -6,12 +6,16 @@ from aiohttp import web
 
 from gembackend.config import Settings
 from gembackend.web.connection import ConnectionServer
+from gembackend.web.docs import DocRoutes
 from gembackend.web.middleware import dress, observed
 from gembackend.web.pages import Health, PageRoutes, metrics_route
 from gembackend.web.routing import Route
 from gembackend.web.session import Authenticate, guarded
 
 BACKLOG = 1024
+
+ROUTES: web.AppKey[tuple[Route, ...]] = web.AppKey("routes")
+"""Everything that an application serves."""
 
 
 def build_app(
@@ -21,7 +25,9 @@ def build_app(
     table = [*routes, *PageRoutes(health).table()]
     if settings.metrics_port is None:
         table.append(metrics_route())
+    table.extend(DocRoutes(table).table())
     app = _application()
+    app[ROUTES] = tuple(table)
     for route in table:
         handler = guarded(route.handler, authenticate) if route.session else route.handler
         if route.method == "GET":

@@ -37,6 +37,13 @@ Accept = Callable[[NewPrompt], Awaitable[Verdict]]
 """Asks the engine to accept a prompt; raises Fault when it cannot decide at the moment."""
 
 
+Taken = Literal["cancelled", "finished", "not_found"]
+"""What came of taking a prompt back."""
+
+Cancel = Callable[[UUID, UUID], Awaitable[Taken]]
+"""Asks the engine to cancel a prompt (user id, prompt id); raises Fault when it cannot at the moment."""
+
+
 class Finish(Protocol):
     """The end of one prompt, which may come at any time and from any process."""
 

@@ -130,6 +130,10 @@ class Committer(Actor):
             waiting = await self._claims.due(ready[keep:])
         except Fault:
             claimed, waiting = [], ready
+        if self._pool.stopping.is_set():
+            # The drain began during the claim: nothing is begun any more.
+            await self._store([ending_of(prompt, None) for prompt in claimed])
+            waiting, claimed = waiting + [prompt.chatroom_id for prompt in claimed], []
         for ended in batch:
             self._pool.release(ended.run)
             if ended.run.lost:

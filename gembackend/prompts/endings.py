@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from gembackend.prompts.attempt import Result
-from gembackend.prompts.outcome import Answered, Cancelled, GiveUp, Retry
+from gembackend.prompts.outcome import Answered, GiveUp, Retry
 from gembackend.prompts.store import Claimed, Ending
 
 
@@ -28,8 +28,6 @@ def ending_of(claimed: Claimed, result: Result | None) -> Ending:
             return Ending(claimed.id, claimed.fence, "queued", delay=outcome.delay, attempts_back=back)
         case GiveUp():
             return Ending(claimed.id, claimed.fence, "failed", error_code=outcome.code, error_message=outcome.message)
-        case Cancelled():
-            return Ending(claimed.id, claimed.fence, "cancelled")
 
 
 def unstorable(ending: Ending, *, taken: bool) -> Ending | None:

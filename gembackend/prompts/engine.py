@@ -13,6 +13,7 @@ from gembackend.prompts.admission import Admission
 from gembackend.prompts.attempt import Model
 from gembackend.prompts.breaker import THRESHOLD as BREAKER_THRESHOLD
 from gembackend.prompts.breaker import Breaker
+from gembackend.prompts.cancel import Canceller
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.committer import Committer
 from gembackend.prompts.intake import Intake
@@ -29,8 +30,9 @@ from gembackend.prompts.writer import StreamWriter
 class PromptEngine:
     """One process's share of the engine.
 
-    `intake.accept` and `live.watch` are what the rooms use. `actors` is in starting order: each uses only those
-    before it, so stopping in the opposite order first stops what brings work in and last what writes results out.
+    `intake.accept`, `live.watch` and `canceller.cancel` are what the rooms use. `actors` is in starting order: each
+    uses only those before it, so stopping in the opposite order first stops what brings work in and last what writes
+    results out.
     """
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, blocking: Redis, model: Model) -> None:
@@ -63,13 +65,14 @@ class PromptEngine:
             daily_prompts=settings.basic_daily_prompts,
             room_limit=settings.prompt_room_limit,
         )
+        self.canceller = Canceller(database, pool, self.live, writer, admission)
         self.actors: tuple[Actor, ...] = (
             writer,
-            FinishListener(redis, self.live),
             FinishPoll(database, self.live),
             committer,
             Heartbeat(claims, pool, lease),
             pool,
+            FinishListener(redis, self.live, pool.abandon),
             Reader(stream, claims, pool, writer),
             Sweeper(database, stream, writer, admission, lease),
             self.intake,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gembackend.actors import Periodic
-from gembackend.plumbing import logs
+from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.pool import WorkerPool
@@ -33,9 +33,8 @@ class Heartbeat(Periodic):
         if not held:
             return Beat(0, 0)
         kept = await self._claims.extend(held)
-        lost = [prompt_id for prompt_id, _ in held if prompt_id not in kept]
-        for prompt_id in lost:
-            self._pool.abandon(prompt_id)
+        lost = sum(self._pool.abandon(prompt_id) for prompt_id, _ in held if prompt_id not in kept)
         if lost:
-            log.warning("leases_lost", count=len(lost))
-        return Beat(len(kept), len(lost))
+            metrics.LEASES_LOST.inc(lost)
+            log.warning("leases_lost", count=lost)
+        return Beat(len(kept), lost)

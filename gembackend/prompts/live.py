@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -80,12 +80,13 @@ class Live:
 
 
 class FinishListener(Actor):
-    """Hears through Redis what other processes have finished."""
+    """Hears through Redis what other processes have finished or cancelled, and lets go of it here."""
 
-    def __init__(self, client: Redis, live: Live) -> None:
+    def __init__(self, client: Redis, live: Live, abandon: Callable[[UUID], object]) -> None:
         super().__init__("finish-listener")
         self._client = client
         self._live = live
+        self._abandon = abandon
 
     async def run(self) -> None:
         """Listen until told to stop, subscribing again after every outage."""
@@ -96,9 +97,14 @@ class FinishListener(Actor):
                     while not self.stopping.is_set():
                         message = await channel.get_message(timeout=LISTEN_SECONDS)
                         if message is not None:
-                            self._live.finished(_ids(message["data"]))
+                            self._take(_ids(message["data"]))
             except OUTAGES:
                 await self.pause(PAUSE_SECONDS)
+
+    def _take(self, prompt_ids: list[UUID]) -> None:
+        self._live.finished(prompt_ids)
+        for prompt_id in prompt_ids:
+            self._abandon(prompt_id)
 
 
 class FinishPoll(Periodic):

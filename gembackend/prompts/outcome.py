@@ -138,12 +138,7 @@ class GiveUp:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The user took the prompt back while it ran."""
-
-
-Outcome = Answered | Retry | GiveUp | Cancelled
+Outcome = Answered | Retry | GiveUp
 
 WORKER_LOST = GiveUp("worker_lost", MESSAGES["worker_lost"])
 """For a prompt whose attempts are all spent without an outcome: each time its process died, or lost its lease."""

@@ -103,9 +103,10 @@ class WorkerPool(Actor):
         return max(0, self.free())
 
     def begin(self, claimed: Claimed, entry_ids: tuple[str, ...]) -> None:
-        """Begin the attempt of a claim."""
+        """Begin the attempt of a claim; one that this process has taken over from itself ends the earlier attempt."""
         if claimed.taken_over:
             metrics.TAKEOVERS.inc()
+            self.abandon(claimed.id)
         run = Run(claimed, entry_ids)
         self._breaker.started(run.begun)
         self._runs[claimed.id] = run
@@ -123,13 +124,14 @@ class WorkerPool(Actor):
         """The (id, fence) of every prompt whose attempt is under way."""
         return [(run.claimed.id, run.claimed.fence) for run in self._runs.values() if not _over(run)]
 
-    def abandon(self, prompt_id: UUID) -> None:
-        """Someone else has this prompt now, or nobody wants it: stop working on it."""
+    def abandon(self, prompt_id: UUID) -> bool:
+        """Someone else has this prompt now, or nobody wants it: stop working on it. Tells whether it was worked on."""
         run = self._runs.get(prompt_id)
-        if run is not None and run.task is not None and not run.task.done():
-            run.lost = True
-            run.task.cancel()
-            metrics.LEASES_LOST.inc()
+        if run is None or run.task is None or run.task.done():
+            return False
+        run.lost = True
+        run.task.cancel()
+        return True
 
     async def stop(self, grace: float = 5.0) -> None:
         """Let attempts finish for the grace period less FLUSH_SECONDS, then cut them off."""

@@ -51,6 +51,14 @@ class Ending:
     attempts_back: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What came of cancelling: whether the user has such a prompt, and its room if it was cancelled just now."""
+
+    found: bool
+    chatroom_id: UUID | None
+
+
 async def accept(
     connection: Connection, prompts: Sequence[NewPrompt], daily_prompts: int, room_limit: int
 ) -> list[Verdict]:
@@ -208,6 +216,31 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]
         [ending.attempts_back for ending in endings],
     )
     return {row["id"] for row in rows}
+
+
+async def cancel(connection: Connection, user_id: UUID, prompt_id: UUID) -> Cancellation:
+    """End a prompt that has not finished, in one statement; before its first attempt it costs its user nothing."""
+    row = await connection.fetchrow(
+        """
+        WITH wanted AS (
+            SELECT id, status IN ('queued', 'running') AS unfinished FROM prompts
+            WHERE id = $2 AND user_id = $1 FOR UPDATE
+        ), changed AS (
+            UPDATE prompts p
+            SET status = 'cancelled', finished_at = now(), lease_until = NULL, leased_by = NULL
+            FROM wanted WHERE p.id = wanted.id AND wanted.unfinished
+            RETURNING p.chatroom_id, p.user_id, p.charged_on, p.attempts
+        ), refunded AS (
+            UPDATE prompt_usage u SET used = u.used - 1
+            FROM changed c WHERE c.attempts = 0 AND u.user_id = c.user_id AND u.day = c.charged_on
+        )
+        SELECT EXISTS (SELECT FROM wanted) AS found, (SELECT chatroom_id FROM changed) AS chatroom_id
+        """,
+        user_id,
+        prompt_id,
+    )
+    assert row is not None
+    return Cancellation(row["found"], row["chatroom_id"])
 
 
 async def extend_leases(connection: Connection, held: Sequence[tuple[UUID, int]], lease_seconds: float) -> set[UUID]:

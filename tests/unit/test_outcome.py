@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from gembackend.prompts import outcome
-from gembackend.prompts.outcome import Answered, Cancelled, GiveUp, Outcome, Retry, decide, of_failure, of_reply
+from gembackend.prompts.outcome import Answered, GiveUp, Outcome, Retry, decide, of_failure, of_reply
 
 GRPC_FAILURES = [code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 RETRIED = {
@@ -120,7 +120,7 @@ def test_a_wait_longer_than_a_day_is_not_worth_it() -> None:
     assert isinstance(settle(of_failure(status="RESOURCE_EXHAUSTED", retry_after=3.2e11)), GiveUp)
 
 
-@pytest.mark.parametrize("value", [Answered("r", "t", 1, 1), GiveUp("worker_lost", "gone"), Cancelled()])
+@pytest.mark.parametrize("value", [Answered("r", "t", 1, 1), GiveUp("worker_lost", "gone")])
 def test_what_is_final_stays_as_it_is(value: Outcome) -> None:
     assert settle(value, attempt=9) is value
 

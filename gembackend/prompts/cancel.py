@@ -1,0 +1,45 @@
+"""Taking a prompt back, wherever it is: queued, or running in any process."""
+
+from uuid import UUID
+
+from gembackend.messages.rules import Taken
+from gembackend.plumbing import logs, metrics
+from gembackend.plumbing.postgres import Database
+from gembackend.prompts import store
+from gembackend.prompts.admission import Admission
+from gembackend.prompts.live import Live
+from gembackend.prompts.pool import WorkerPool
+from gembackend.prompts.writer import Finished, StreamWriter, Wake
+
+log = logs.logger(__name__)
+
+
+class Canceller:
+    """Ends a prompt in the database, then tells this process, the others, and the room's next prompt.
+
+    A process that works on it closes the call to Gemini when it hears of it, at the latest with its next heartbeat.
+    """
+
+    def __init__(
+        self, database: Database, pool: WorkerPool, live: Live, writer: StreamWriter, admission: Admission
+    ) -> None:
+        self._database = database
+        self._pool = pool
+        self._live = live
+        self._writer = writer
+        self._admission = admission
+
+    async def cancel(self, user_id: UUID, prompt_id: UUID) -> Taken:
+        """Cancel a prompt of the user; raises Fault when the database is away."""
+        async with self._database.connection() as connection:
+            cancellation = await store.cancel(connection, user_id, prompt_id)
+        if cancellation.chatroom_id is None:
+            return "finished" if cancellation.found else "not_found"
+        self._pool.abandon(prompt_id)
+        self._live.finished([prompt_id])
+        self._writer.tell(Finished((prompt_id,)))
+        self._writer.tell(Wake(cancellation.chatroom_id, "cancel"))
+        self._admission.finished(1)
+        metrics.PROMPTS_FINISHED.labels("cancelled", "").inc()
+        log.info("prompt_cancelled", prompt_id=str(prompt_id))
+        return "cancelled"

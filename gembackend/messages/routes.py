@@ -8,7 +8,7 @@ from aiohttp import web
 from gembackend.chatrooms import store as chatrooms
 from gembackend.messages import store
 from gembackend.messages.models import LatestExchange, MessagePage, NewMessage, Prompt
-from gembackend.messages.rules import Accept, NewPrompt, Verdict, Watch, problem_with
+from gembackend.messages.rules import Accept, Cancel, NewPrompt, Verdict, Watch, problem_with
 from gembackend.plumbing.faults import Fault, invalid, not_found
 from gembackend.plumbing.ids import new_id
 from gembackend.plumbing.postgres import Database
@@ -26,14 +26,22 @@ BUSY_RETRY_SECONDS = 5
 
 
 class MessageRoutes:
-    """The message and prompt endpoints. `accept` and `watch` are the prompt engine's."""
+    """The message and prompt endpoints. `accept`, `watch` and `cancel` are the prompt engine's."""
 
     def __init__(
-        self, database: Database, accept: Accept, watch: Watch, *, longest_prompt: int, daily_prompts: int
+        self,
+        database: Database,
+        accept: Accept,
+        watch: Watch,
+        cancel: Cancel,
+        *,
+        longest_prompt: int,
+        daily_prompts: int,
     ) -> None:
         self._database = database
         self._accept = accept
         self._watch = watch
+        self._cancel = cancel
         self._longest_prompt = longest_prompt
         self._daily_prompts = daily_prompts
 
@@ -87,6 +95,15 @@ class MessageRoutes:
                 reply=Prompt,
                 parameters=waits,
                 headers=waited,
+                group=GROUP,
+            ),
+            Route(
+                "DELETE",
+                "/v1/prompt/{prompt_id}",
+                self.cancel,
+                "Take a prompt back",
+                reply=Prompt,
+                errors=("prompt_finished",),
                 group=GROUP,
             ),
         ]
@@ -144,6 +161,16 @@ class MessageRoutes:
         prompt_id = path_id(request, "prompt_id", "prompt")
         prompt = await self._waited(session_of(request).user_id, prompt_id, prefer_wait(request))
         return json_reply(prompt, headers=_preference(request))
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """Cancel a prompt that has not finished; before its first attempt it is not counted."""
+        user_id, prompt_id = session_of(request).user_id, path_id(request, "prompt_id", "prompt")
+        taken = await self._cancel(user_id, prompt_id)
+        if taken == "not_found":
+            raise not_found("prompt")
+        if taken == "finished":
+            raise Fault("prompt_finished", "This prompt has finished already; there is nothing to take back.")
+        return json_reply(await self._read(user_id, prompt_id))
 
     async def _waited(self, user_id: UUID, prompt_id: UUID, wait: float | None) -> Prompt:
         """The prompt as it is, or as it is when it has finished or `wait` seconds have passed."""

@@ -142,6 +142,20 @@ async def test_a_prompt_that_cannot_be_is_refused_with_the_field(whole: Whole, p
     assert [error["field"] for error in answer.body["errors"]] == ["prompt"]
 
 
+async def test_a_prompt_can_be_taken_back_until_it_has_finished(whole: Whole) -> None:
+    room = await whole.room()
+    whole.gemini.script(Behaviour(hang=True))
+    sent = await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": "never mind"})
+    await whole.gemini.wait_for_calls(1)
+    taken_back = await whole.client.call("DELETE", sent.headers["Location"])
+    assert (taken_back.status, taken_back.body["status"]) == (200, "cancelled")
+    assert taken_back.body["finished_at"] is not None
+    await whole.gemini.wait_until(lambda: whole.gemini.calls[0].cancelled)
+    again = await whole.client.call("DELETE", sent.headers["Location"])
+    assert (again.status, again.code) == (409, "prompt_finished")
+    assert (await whole.ask(room, "another"))["status"] == "answered"
+
+
 async def test_what_is_not_the_users_does_not_exist(whole: Whole) -> None:
     room = await whole.room()
     prompt = await whole.ask(room, "mine")
@@ -155,6 +169,7 @@ async def test_what_is_not_the_users_does_not_exist(whole: Whole) -> None:
         ("GET", "/v1/chatroom/{room}/message", None),
         ("GET", "/v1/chatroom/{room}/message/all", None),
         ("GET", "/v1/prompt/{prompt}", None),
+        ("DELETE", "/v1/prompt/{prompt}", None),
     ):
         foreign = await whole.client.call(method, path.format(room=room, prompt=prompt["id"]), body)
         absent = await whole.client.call(method, path.format(room=unknown, prompt=unknown), body)

@@ -7,6 +7,8 @@ from gembackend.actors import Supervisor
 from gembackend.auth.passwords import Cost
 from gembackend.auth.room import Auth
 from gembackend.auth.routes import AuthRoutes
+from gembackend.billing.room import Billing
+from gembackend.billing.routes import BillingRoutes
 from gembackend.chatrooms.routes import ChatroomRoutes
 from gembackend.config import Settings
 from gembackend.gemini.client import Gemini
@@ -49,8 +51,14 @@ class Service:
         )
         self._auth = Auth(settings, self.database, self._redis, cost=password_cost)
         self._engine = PromptEngine(settings, self._engine_database, self._redis, self._reading, self._gemini)
+        self._billing = Billing(settings, self.database) if settings.stripe_secret_key else None
         self._supervisor = Supervisor(
-            [Vitals(self.database, self._engine_database), self._auth.sweeper, *self._engine.actors]
+            [
+                Vitals(self.database, self._engine_database),
+                self._auth.sweeper,
+                *self._engine.actors,
+                *(self._billing.actors if self._billing else ()),
+            ]
         )
         self._draining = False
         self.app = build_app(
@@ -67,9 +75,11 @@ class Service:
                     self.database,
                     self._engine.intake.accept,
                     self._engine.live.watch,
+                    self._engine.canceller.cancel,
                     longest_prompt=settings.prompt_max_chars,
                     daily_prompts=settings.basic_daily_prompts,
                 ).table(),
+                *BillingRoutes(self._billing).table(),
             ],
             authenticate=self._auth.sessions.authenticate,
             health=self.health,
@@ -110,6 +120,8 @@ class Service:
         for listener in self._listeners:
             await listener.stop(max(0.1, deadline - now()))
         await self._auth.stop()
+        if self._billing is not None:
+            await self._billing.close()
         await self._gemini.close()
         await self._reading.aclose()
         await self._redis.aclose()

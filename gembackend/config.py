@@ -81,7 +81,7 @@ class Settings:
     gemini_endpoint: str | None
     gemini_timeout_seconds: float
     stripe_secret_key: str | None
-    pro_price_id: str | None
+    pro_price_ids: tuple[str, ...]
     stripe_webhook_signing_secrets: tuple[str, ...]
     stripe_api_base: str | None
     past_due_grace_days: int
@@ -249,7 +249,7 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
         gemini_endpoint=env.url("GEMINI_ENDPOINT", ("grpc", "grpcs")),
         gemini_timeout_seconds=env.seconds("GEMINI_TIMEOUT_SECONDS", 30, 0.05, 600),
         stripe_secret_key=env.text("STRIPE_SECRET_KEY"),
-        pro_price_id=env.text("PRO_PRICE_ID"),
+        pro_price_ids=env.listed("PRO_PRICE_ID"),
         stripe_webhook_signing_secrets=env.listed("STRIPE_WEBHOOK_SIGNING_SECRET"),
         stripe_api_base=env.url("STRIPE_API_BASE", ("http", "https")),
         past_due_grace_days=env.integer("PAST_DUE_GRACE_DAYS", 7, 0, 365),
@@ -296,7 +296,7 @@ def _conflicts(settings: Settings, env: _Reader, mode: Mode) -> list[str]:
     elif settings.jwt_secret_key and len(settings.jwt_secret_key.encode()) < 32:
         faults.append("JWT_SECRET_KEY must be at least 32 bytes")
     if settings.stripe_secret_key:
-        if not settings.pro_price_id:
+        if not settings.pro_price_ids:
             faults.append("PRO_PRICE_ID is required when STRIPE_SECRET_KEY is set: the price of the Pro plan")
         if not settings.stripe_webhook_signing_secrets:
             faults.append("STRIPE_WEBHOOK_SIGNING_SECRET is required when STRIPE_SECRET_KEY is set")

@@ -92,15 +92,14 @@ CREATE TABLE public.billing_customers (
     checkout_session_id text,
     returned_at timestamp with time zone,
     sync_at timestamp with time zone,
-    sync_reason text DEFAULT 'event'::text NOT NULL,
+    reconciling boolean DEFAULT false NOT NULL,
     failures integer DEFAULT 0 NOT NULL,
     fence bigint DEFAULT 0 NOT NULL,
     lease_until timestamp with time zone,
     synced_at timestamp with time zone,
     gone_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT billing_customers_failures_check CHECK ((failures >= 0)),
-    CONSTRAINT billing_customers_sync_reason_check CHECK ((sync_reason = ANY (ARRAY['event'::text, 'return'::text, 'reconcile'::text])))
+    CONSTRAINT billing_customers_failures_check CHECK ((failures >= 0))
 );
 
 COMMENT ON TABLE public.billing_customers IS 'The Stripe customer of a user; only this says whose subscriptions those are.';
@@ -112,6 +111,8 @@ COMMENT ON COLUMN public.billing_customers.checkout_session_id IS 'The newest Ch
 COMMENT ON COLUMN public.billing_customers.returned_at IS 'When somebody last came back from that session and so caused a sync.';
 
 COMMENT ON COLUMN public.billing_customers.sync_at IS 'When to fetch the subscriptions again; null: nothing says that they changed.';
+
+COMMENT ON COLUMN public.billing_customers.reconciling IS 'Whether the sync is due for its age alone, so that a change it finds is drift.';
 
 COMMENT ON COLUMN public.billing_customers.failures IS 'Syncs that failed in a row.';
 

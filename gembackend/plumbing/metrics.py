@@ -79,3 +79,11 @@ RATE_LIMITS_LOCAL = _counter("rate_limits_local", "Rate limits decided by this p
 TOKEN_VERSIONS = _histogram(
     "token_version_batch_size", "Users whose token version one query read.", buckets=(1, 4, 16, 64, 256, 1024)
 )
+
+BILLING_EVENTS = _counter("billing_events", "Stripe events, by what became of them.", "outcome")
+BILLING_OLDEST_SECONDS = _gauge("billing_oldest_event_age_seconds", "Age of the oldest event without its effect.")
+BILLING_SYNCS = _counter("billing_syncs", "Fetches of a customer's subscriptions, by outcome.", "outcome")
+BILLING_DRIFT = _counter("billing_drift", "Customers found changed at Stripe although no event had said so.")
+STRIPE_SECONDS = _histogram(
+    "stripe_call_duration_seconds", "Time of one operation at Stripe, by outcome.", "operation", "outcome"
+)

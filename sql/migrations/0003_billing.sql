@@ -15,7 +15,7 @@ CREATE TABLE billing_customers (
     checkout_session_id text UNIQUE,
     returned_at         timestamptz,
     sync_at             timestamptz,
-    sync_reason         text NOT NULL DEFAULT 'event' CHECK (sync_reason IN ('event', 'return', 'reconcile')),
+    reconciling         boolean NOT NULL DEFAULT false,
     failures            integer NOT NULL DEFAULT 0 CHECK (failures >= 0),
     fence               bigint NOT NULL DEFAULT 0,
     lease_until         timestamptz,
@@ -33,6 +33,7 @@ COMMENT ON COLUMN billing_customers.user_id IS 'Null once the user is deleted: t
 COMMENT ON COLUMN billing_customers.checkout_session_id IS 'The newest Checkout session, open or not.';
 COMMENT ON COLUMN billing_customers.returned_at IS 'When somebody last came back from that session and so caused a sync.';
 COMMENT ON COLUMN billing_customers.sync_at IS 'When to fetch the subscriptions again; null: nothing says that they changed.';
+COMMENT ON COLUMN billing_customers.reconciling IS 'Whether the sync is due for its age alone, so that a change it finds is drift.';
 COMMENT ON COLUMN billing_customers.failures IS 'Syncs that failed in a row.';
 COMMENT ON COLUMN billing_customers.fence IS 'Raised by every sync; a write that carries an older fence changes nothing.';
 COMMENT ON COLUMN billing_customers.synced_at IS 'When the fetch of what is stored began.';

@@ -1,0 +1,38 @@
+"""What a call to Stripe can fail with, as faults that clients may be told about."""
+
+from gembackend.plumbing.faults import Fault
+
+RETRY_AFTER_SECONDS = 5
+
+
+class StripeFault(Fault):
+    """A call to Stripe that came to nothing. `reason` is a word for logs and operators, never Stripe's own text.
+
+    `lasting` says that the same call would fail again: Stripe has answered, and the answer is no.
+    """
+
+    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+        super().__init__(
+            "payments_unavailable",
+            "Payments cannot be handled at the moment; try again shortly.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+        self.reason = reason
+        self.lasting = lasting
+
+
+class CustomerMissing(StripeFault):
+    """Stripe has no such customer; `deleted` when it once had, else the key belongs to another account."""
+
+    def __init__(self, *, deleted: bool = False) -> None:
+        super().__init__("customer_missing", lasting=True)
+        self.deleted = deleted
+
+
+def not_set_up() -> Fault:
+    """The answer of a service that has no Stripe key."""
+    return Fault(
+        "payments_unavailable",
+        "This service takes no payments: its operator has not set STRIPE_SECRET_KEY.",
+        retry_after=3600,
+    )

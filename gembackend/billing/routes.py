@@ -1,0 +1,121 @@
+"""Subscriptions over HTTP, Stripe's webhook, and the pages for people who come back from Stripe."""
+
+import re
+
+from aiohttp import hdrs, web
+
+from gembackend.billing import pages
+from gembackend.billing.faults import not_set_up
+from gembackend.billing.models import CheckoutStarted, Portal, Received, SubscriptionStatus
+from gembackend.billing.room import Billing
+from gembackend.plumbing.faults import Fault
+from gembackend.web.body import json_reply, read_bytes
+from gembackend.web.routing import Route
+from gembackend.web.session import session_of
+
+WEBHOOK_BYTES = 256 * 1024
+
+_SESSION_ID = re.compile(r"cs_[A-Za-z0-9_]{1,250}")
+
+
+class BillingRoutes:
+    """The endpoints of payments; `billing` is None in a service that takes none, which says so."""
+
+    def __init__(self, billing: Billing | None) -> None:
+        self._billing = billing
+
+    def table(self) -> list[Route]:
+        """What is where."""
+        away = ("payments_unavailable",)
+        return [
+            Route(
+                "POST",
+                "/v1/subscribe/pro",
+                self.subscribe,
+                "Begin a Pro subscription at Stripe",
+                reply=CheckoutStarted,
+                errors=("already_subscribed", *away),
+            ),
+            Route(
+                "POST",
+                "/v1/subscription/portal",
+                self.portal,
+                "Open Stripe's page to manage the subscription",
+                reply=Portal,
+                errors=("not_subscribed", *away),
+            ),
+            Route(
+                "POST",
+                "/v1/subscription/cancel",
+                self.cancel,
+                "End the subscription with the period that is paid for",
+                reply=SubscriptionStatus,
+                errors=("not_subscribed", *away),
+            ),
+            Route(
+                "GET",
+                "/v1/subscription/status",
+                self.status,
+                "The tier and the subscription behind it",
+                reply=SubscriptionStatus,
+                errors=away,
+            ),
+            Route(
+                "POST",
+                "/v1/webhook/stripe",
+                self.webhook,
+                "Take an event from Stripe; the raw body is signed by the Stripe-Signature header",
+                reply=Received,
+                session=False,
+                errors=("invalid_signature", "malformed_request", "payload_too_large", *away),
+            ),
+            Route("GET", "/checkout/success", self.success, "The page after Stripe's Checkout", session=False),
+            Route("GET", "/checkout/cancel", self.cancelled, "The page after leaving Checkout", session=False),
+        ]
+
+    async def subscribe(self, request: web.Request) -> web.StreamResponse:
+        """A Checkout session to pay in; the same one while it is open."""
+        return json_reply(await self._open().subscriptions.subscribe(session_of(request).user_id))
+
+    async def portal(self, request: web.Request) -> web.StreamResponse:
+        """A session of Stripe's customer portal."""
+        return json_reply(Portal(url=await self._open().subscriptions.open_portal(session_of(request).user_id)))
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """Let the subscription end with its period."""
+        return json_reply(await self._open().subscriptions.cancel(session_of(request).user_id))
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        """The tier and the subscription, from the database's truth."""
+        return json_reply(await self._open().subscriptions.status(session_of(request).user_id))
+
+    async def webhook(self, request: web.Request) -> web.StreamResponse:
+        """Verify an event, store it, and only then acknowledge it."""
+        inbox = self._open().inbox
+        raw = await read_bytes(request, limit=WEBHOOK_BYTES)
+        await inbox.take(raw, ",".join(request.headers.getall("Stripe-Signature", [])))
+        return json_reply(Received(received=True))
+
+    async def success(self, request: web.Request) -> web.StreamResponse:
+        """The page after Checkout: it has Stripe asked, and believes nothing itself."""
+        session_id = request.query.get("session_id", "")
+        pro = False
+        if self._billing is not None and _SESSION_ID.fullmatch(session_id):
+            try:
+                pro = await self._billing.subscriptions.come_back(session_id)
+            except Fault:
+                pro = False  # the page says that it may take a moment
+        return _html(pages.success(pro=pro))
+
+    async def cancelled(self, _request: web.Request) -> web.StreamResponse:
+        """The page for somebody who left Checkout without paying."""
+        return _html(pages.cancelled())
+
+    def _open(self) -> Billing:
+        if self._billing is None:
+            raise not_set_up()
+        return self._billing
+
+
+def _html(page: str) -> web.Response:
+    return web.Response(text=page, content_type="text/html", headers={hdrs.CONTENT_SECURITY_POLICY: pages.POLICY})

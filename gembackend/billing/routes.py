@@ -6,14 +6,26 @@ from aiohttp import hdrs, web
 
 from gembackend.billing import pages
 from gembackend.billing.faults import not_set_up
-from gembackend.billing.models import CheckoutStarted, Portal, Received, SubscriptionStatus
+from gembackend.billing.models import CheckoutStarted, Portal, Received, StripeEvent, SubscriptionStatus
 from gembackend.billing.room import Billing
 from gembackend.plumbing.faults import Fault
 from gembackend.web.body import json_reply, read_bytes
-from gembackend.web.routing import Route
+from gembackend.web.routing import Parameter, Route
 from gembackend.web.session import session_of
 
+GROUP = "Subscription"
 WEBHOOK_BYTES = 256 * 1024
+
+STRIPE_SIGNATURE = Parameter(
+    "Stripe-Signature",
+    "header",
+    "Stripe's signature over the raw body: a time and one or more HMACs.",
+    str,
+    "t=1769847330,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd",
+)
+CHECKOUT_SESSION = Parameter(
+    "session_id", "query", "The Checkout session that the person comes back from.", str, "cs_test_a1B2c3D4"
+)
 
 _SESSION_ID = re.compile(r"cs_[A-Za-z0-9_]{1,250}")
 
@@ -35,6 +47,7 @@ class BillingRoutes:
                 "Begin a Pro subscription at Stripe",
                 reply=CheckoutStarted,
                 errors=("already_subscribed", *away),
+                group=GROUP,
             ),
             Route(
                 "POST",
@@ -43,6 +56,7 @@ class BillingRoutes:
                 "Open Stripe's page to manage the subscription",
                 reply=Portal,
                 errors=("not_subscribed", *away),
+                group=GROUP,
             ),
             Route(
                 "POST",
@@ -51,6 +65,7 @@ class BillingRoutes:
                 "End the subscription with the period that is paid for",
                 reply=SubscriptionStatus,
                 errors=("not_subscribed", *away),
+                group=GROUP,
             ),
             Route(
                 "GET",
@@ -59,18 +74,46 @@ class BillingRoutes:
                 "The tier and the subscription behind it",
                 reply=SubscriptionStatus,
                 errors=away,
+                group=GROUP,
             ),
             Route(
                 "POST",
                 "/v1/webhook/stripe",
                 self.webhook,
-                "Take an event from Stripe; the raw body is signed by the Stripe-Signature header",
+                "Take an event from Stripe",
                 reply=Received,
                 session=False,
-                errors=("invalid_signature", "malformed_request", "payload_too_large", *away),
+                errors=(
+                    "invalid_signature",
+                    "payload_too_large",
+                    "unsupported_media_type",
+                    "database_unavailable",
+                    *away,
+                ),
+                raw_body=StripeEvent,
+                parameters=(STRIPE_SIGNATURE,),
+                group=GROUP,
+                description="Take an event from Stripe: verify its signature, store it, and only then acknowledge it.",
             ),
-            Route("GET", "/checkout/success", self.success, "The page after Stripe's Checkout", session=False),
-            Route("GET", "/checkout/cancel", self.cancelled, "The page after leaving Checkout", session=False),
+            Route(
+                "GET",
+                "/checkout/success",
+                self.success,
+                "The page after Stripe's Checkout",
+                session=False,
+                media=("text/html",),
+                parameters=(CHECKOUT_SESSION,),
+                group=GROUP,
+            ),
+            Route(
+                "GET",
+                "/checkout/cancel",
+                self.cancelled,
+                "The page after leaving Checkout",
+                session=False,
+                media=("text/html",),
+                group=GROUP,
+            ),
         ]
 
     async def subscribe(self, request: web.Request) -> web.StreamResponse:

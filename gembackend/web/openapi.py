@@ -19,8 +19,9 @@ _NAMED = re.compile(r"{(\w+)}")
 
 def describe(routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI document of these routes."""
-    types = {kind for route in routes for kind in (route.body, route.reply) if kind is not None}
-    schemas = components([Problem, *types])
+    requests = {kind for route in routes for kind in (route.body, route.raw_body) if kind is not None}
+    replies = {route.reply for route in routes if route.reply is not None}
+    schemas = components([*requests], [Problem, *replies])
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
@@ -75,8 +76,8 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             {"$ref": f"#/components/parameters/{REQUEST_ID.name}"},
         ],
     }
-    if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": _content(route.body, schemas)}}
+    if body := route.body or route.raw_body:
+        operation["requestBody"] = {"required": True, "content": {"application/json": _content(body, schemas)}}
     operation["responses"] = {
         **{str(status): _reply(route, status, schemas) for status in sorted((route.success, *route.also))},
         **{

@@ -19,7 +19,7 @@ def codes_of(route: Route) -> list[Code]:
         names.update(_SESSION)
     if route.body is not None:
         names.update(_BODY)
-    if route.parameters:
+    if any(parameter.type is not str for parameter in route.parameters):
         names.add("validation_failed")
     if "{" in route.path:
         names.add("not_found")

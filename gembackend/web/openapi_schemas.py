@@ -10,15 +10,16 @@ from gembackend.plumbing.faults import CODES
 from gembackend.plumbing.models import Body
 
 REF = "#/components/schemas/{name}"
-_UNTOLD = r"(?!\n)"
-"""What our patterns end in for Python's sake: in JSON Schema's dialect (ECMA-262) `$` is the very end."""
 
 
-def components(types: Sequence[Any]) -> dict[str, Any]:
+def components(requests: Sequence[Any], replies: Sequence[Any]) -> dict[str, Any]:
     """The schemas of these types and of what they are made of, by name; KeyError when two share a name."""
-    _, schemas = msgspec.json.schema_components(types, ref_template=REF)
-    for shape in _structs(inspect.multi_type_info(types)):
-        _complete(schemas[shape.cls.__name__], shape)
+    _, schemas = msgspec.json.schema_components([*requests, *replies], ref_template=REF)
+    for shape in _structs(inspect.multi_type_info(requests)):
+        _complete_texts(schemas[shape.cls.__name__], shape)
+    for shape in _structs(inspect.multi_type_info(replies)):
+        _complete_texts(schemas[shape.cls.__name__], shape)
+        _complete_reply(schemas[shape.cls.__name__], shape)
     schemas["ErrorCode"] = {
         "description": "The stable name of an error; new ones may be added.",
         "type": "string",
@@ -34,18 +35,22 @@ def reference(kind: Any) -> dict[str, Any]:
     return schema
 
 
-def _complete(schema: dict[str, Any], shape: inspect.StructType) -> None:
-    """Say what msgspec leaves out: times are times, and a reply has all of its fields, defaults included."""
-    properties = schema["properties"]
+def _complete_texts(schema: dict[str, Any], shape: inspect.StructType) -> None:
+    """Say which texts are times, and what they must look like in the dialect of JSON Schema."""
     for field in shape.fields:
-        for part in _strings(properties[field.encode_name]):
+        for part in _strings(schema["properties"][field.encode_name]):
             if any(isinstance(kind, inspect.DateTimeType) for kind in _alternatives(field.type)):
                 part["format"] = "date-time"
-            if issubclass(shape.cls, Body):
-                part["pattern"] = part.get("pattern", r"^[^\u0000]*$").removesuffix(_UNTOLD)
-    if issubclass(shape.cls, Body):
-        return
-    for value in properties.values():
+            elif "pattern" in part:
+                # In that dialect (ECMA-262) `$` is the very end of a text; Python needs more to say so.
+                part["pattern"] = part["pattern"].replace(r"$(?!\n)", "$").replace(r"\Z", "$")
+            elif issubclass(shape.cls, Body):
+                part["pattern"] = r"^[^\u0000]*$"
+
+
+def _complete_reply(schema: dict[str, Any], shape: inspect.StructType) -> None:
+    """Say that a reply has all of its fields, also those that msgspec has a default for."""
+    for value in schema["properties"].values():
         value.pop("default", None)
     if not shape.cls.__struct_config__.omit_defaults:
         schema["required"] = [field.encode_name for field in shape.fields if field.default is not UNSET]

@@ -20,7 +20,7 @@ INTERVAL_SECONDS = 1.0
 OVERLOOKED_SECONDS = 2.0
 """A due head that nobody has claimed for so long needs a new hint."""
 AGAIN_SECONDS = 10.0
-"""The same room is not hinted more often than this, for it may only be waiting for a free slot."""
+"""The same room is not hinted more often than this, or than once a lease: it may only be waiting for a free slot."""
 MOST_ROOMS = 1000
 STRANDED_MARGIN_SECONDS = 5.0
 BURY_SECONDS = 300.0
@@ -52,6 +52,7 @@ class Sweeper(Periodic):
         self._writer = writer
         self._admission = admission
         self._stranded_seconds = lease_seconds + STRANDED_MARGIN_SECONDS
+        self._again_seconds = min(AGAIN_SECONDS, lease_seconds)
         self._hinted: dict[UUID, float] = {}
         self._epoch: str | None = None
 
@@ -93,7 +94,7 @@ class Sweeper(Periodic):
 
     def _hint(self, rooms: list[UUID]) -> int:
         now = monotonic()
-        self._hinted = {room: at for room, at in self._hinted.items() if now - at < AGAIN_SECONDS}
+        self._hinted = {room: at for room, at in self._hinted.items() if now - at < self._again_seconds}
         due = [room for room in rooms if room not in self._hinted]
         for room in due:
             self._hinted[room] = now

@@ -1,0 +1,98 @@
+"""Storing what attempts ended in, when rows are locked, refused or odd."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from gembackend.embedded.gemini import Behaviour
+from gembackend.gemini.client import Gemini
+from gembackend.gemini.faults import Reply
+from tests.engine import Engine, running
+from tests.faults import at_rest, entries, row_locked, somebody_waits
+
+
+@pytest.fixture
+async def engine(database_url: str, redis_url: str) -> AsyncIterator[Engine]:
+    async with running(database_url, redis_url) as started:
+        yield started
+
+
+async def test_a_hint_is_acknowledged_only_after_the_commit(engine: Engine, db: asyncpg.Connection) -> None:
+    room, answer = await engine.room(), asyncio.Event()
+    engine.gemini.default = Behaviour(hold=answer)
+    verdict = await engine.send(room, "hi")
+    await engine.gemini.wait_for_calls(1)
+    assert verdict.prompt_id is not None
+    async with row_locked(db, verdict.prompt_id):
+        answer.set()
+        await somebody_waits(engine)
+        assert await entries(engine) == (1, 1)
+    await engine.finished(room, verdict.prompt_id)
+    await at_rest(engine)
+
+
+async def test_one_row_that_is_refused_does_not_hold_up_those_committed_with_it(
+    engine: Engine, db: asyncpg.Connection
+) -> None:
+    await db.execute("ALTER TABLE chatrooms_messages ADD CONSTRAINT whim CHECK (content <> 'unwelcome')")
+    first, together, others = asyncio.Event(), asyncio.Event(), 9
+    engine.gemini.rule(
+        lambda call: {
+            "first": Behaviour(hold=first),
+            "bad": Behaviour(hold=together, text="unwelcome"),
+        }.get(call.prompt, Behaviour(hold=together))
+    )
+    rooms = [await engine.room() for _ in range(others + 2)]
+    texts = ["first", "bad", *(f"good {number}" for number in range(others))]
+    sent = [await engine.send(room, text) for room, text in zip(rooms, texts, strict=True)]
+    await engine.gemini.wait_for_calls(len(sent))
+    assert sent[0].prompt_id is not None
+    async with row_locked(db, sent[0].prompt_id):
+        first.set()
+        await somebody_waits(engine)
+        together.set()
+        await engine.gemini.wait_until(lambda: all(call.finished for call in engine.gemini.calls))
+    prompts = [await engine.finished(room, verdict.prompt_id) for room, verdict in zip(rooms, sent, strict=True)]
+    assert [prompt.status for prompt in prompts] == ["answered", "failed", *["answered"] * others]
+    assert prompts[1].error is not None and prompts[1].error.code == "answer_unstorable"
+    assert await engine.fetch("SELECT sum(used) FROM prompt_usage") == others + 1, "what failed is not charged"
+    await at_rest(engine)
+
+
+async def test_a_deadlock_is_no_fault_of_the_row_and_is_tried_again(engine: Engine, db: asyncpg.Connection) -> None:
+    await db.execute("CREATE SEQUENCE commits")
+    await db.execute(
+        """
+        CREATE FUNCTION deadlocked() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('commits') < 3 THEN RAISE EXCEPTION 'as if' USING ERRCODE = 'deadlock_detected'; END IF;
+            RETURN NEW;
+        END $$
+        """
+    )
+    await db.execute(
+        "CREATE TRIGGER deadlocked BEFORE INSERT ON chatrooms_messages FOR EACH ROW EXECUTE FUNCTION deadlocked()"
+    )
+    prompt = await engine.ask(await engine.room(), "hi")
+    assert (prompt.status, prompt.attempts) == ("answered", 1)
+
+
+async def test_nul_and_lone_surrogates_are_left_out_of_what_is_stored(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def generate(*_arguments: object, **_options: object) -> Reply:
+        return Reply(
+            response_id="id\x00\ud800",
+            text="a\x00b\ud800c\udfffd",
+            finish_reason="STOP",
+            block_reason=None,
+            prompt_tokens=1,
+            reply_tokens=1,
+            model="m",
+        )
+
+    monkeypatch.setattr(Gemini, "generate", generate)
+    prompt = await engine.ask(await engine.room(), "hi")
+    assert prompt.reply is not None and (prompt.reply.id, prompt.reply.content) == ("id_A", "abcd")

@@ -114,8 +114,14 @@ async def _with_servers(settings: Settings, say: Say, running: AsyncExitStack) -
 
 async def _with_vendors(settings: Settings, say: Say, running: AsyncExitStack) -> Settings:
     """Start a stand-in for every vendor that has neither a key nor an address."""
-    if settings.gemini_api_key or settings.gemini_endpoint:
-        return settings
+    if not (settings.gemini_api_key or settings.gemini_endpoint):
+        settings = await _with_gemini(settings, say, running)
+    if not settings.stripe_secret_key:
+        settings = await _with_stripe(settings, say, running)
+    return settings
+
+
+async def _with_gemini(settings: Settings, say: Say, running: AsyncExitStack) -> Settings:
     from gembackend.embedded.gemini import GeminiStandIn  # slow to import, and not needed with a key
 
     gemini = GeminiStandIn(keep=100)
@@ -123,3 +129,21 @@ async def _with_vendors(settings: Settings, say: Say, running: AsyncExitStack) -
     endpoint = await gemini.start()
     say(f"GEMINI_API_KEY is not set: a stand-in at {endpoint} answers in Gemini's place, and says so in its answers.")
     return replace(settings, gemini_endpoint=endpoint)
+
+
+async def _with_stripe(settings: Settings, say: Say, running: AsyncExitStack) -> Settings:
+    from gembackend.embedded.stripe import StripeStandIn  # not needed with a key
+
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.server_host, settings.server_host)
+    webhook = f"http://{f'[{host}]' if ':' in host else host}:{settings.server_port}/v1/webhook/stripe"
+    stripe = StripeStandIn(webhook_url=webhook, path=settings.data_dir / "stripe.json")
+    running.push_async_callback(stripe.stop)
+    api_base = await stripe.start()
+    say(f"STRIPE_SECRET_KEY is not set: a stand-in at {api_base} sells Pro for no money; its pages say so.")
+    return replace(
+        settings,
+        stripe_secret_key=stripe.secret_key,
+        pro_price_ids=(stripe.account.price_id,),
+        stripe_webhook_signing_secrets=(stripe.account.webhook_secret,),
+        stripe_api_base=api_base,
+    )

@@ -47,16 +47,22 @@ async def test_everything_that_is_missing_is_there_afterwards(settings: config.S
         await db.close()
         assert (complete.redis_url or "").startswith("unix://")
         assert (complete.gemini_endpoint or "").startswith("grpc://127.0.0.1:")
+        assert (complete.stripe_api_base or "").startswith("http://127.0.0.1:")
         assert len(complete.jwt_secret_key or "") >= 32
     assert any("first start only" in line for line in said)
-    assert any("stand-in" in line for line in said)
+    assert sum("stand-in" in line for line in said) == 2
 
 
 async def test_what_is_set_is_used_and_not_started(
     settings: config.Settings, database_url: str, redis_url: str
 ) -> None:
     given = replace(
-        settings, database_url=database_url, redis_url=redis_url, jwt_secret_key="k" * 40, gemini_api_key="key"
+        settings,
+        database_url=database_url,
+        redis_url=redis_url,
+        jwt_secret_key="k" * 40,
+        gemini_api_key="key",
+        stripe_secret_key="sk_test_key",
     )
     async with embedded_services(given, ignore) as complete:
         assert complete == given

@@ -95,7 +95,7 @@ def test_only_routes_and_the_web_know_aiohttp_servers() -> None:
         str(path)
         for path, tree in modules()
         if any(name.startswith("aiohttp.web") for name in imported(tree))
-        and room_of(path) != "web"
+        and room_of(path) not in ("web", "embedded")
         and path.name != "routes.py"
     ]
     assert knowing == []

@@ -108,14 +108,14 @@ def _content(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    return {
+    described = {
         "name": parameter.name,
         "in": parameter.where,
         "required": parameter.required,
         "description": parameter.description,
         "schema": reference(parameter.type),
-        "example": parameter.example,
     }
+    return described if parameter.example is None else {**described, "example": parameter.example}
 
 
 def _path_parameter(name: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ PAGING = (
         "query",
         "The `next_cursor` of the page before; absent for the first one.",
         Annotated[str, Meta(min_length=1, max_length=MAX_CURSOR, pattern="^[A-Za-z0-9_-]+$")],
-        "MDE5ODBmNWQtYWM5Ni03NzRiLWJjY2UtYjMwMjA5OWE4MDU3",
+        None,
     ),
 )
 """The parameters of a route that lists."""

@@ -12,13 +12,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query parameter or a header that a route reads; `type` is what msgspec makes a schema of."""
+    """A query parameter or a header that a route reads; `type` is what msgspec makes a schema of.
+
+    There is no example of what only the service itself can have given.
+    """
 
     name: str
     where: Literal["query", "header"]
     description: str
     type: Any
-    example: str | int
+    example: str | int | None
     required: bool = False
 
 

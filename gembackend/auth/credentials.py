@@ -39,13 +39,14 @@ class Credentials:
     async def _judge(self, account: Account | None, phone: str, password: str, refusal: str) -> Account:
         right = await self._passwords.verify(account.password_hash if account else None, password)
         phone_key = self._codes.phone_key(phone)
+        reason = "locked" if right else "wrong"
         async with self._database.connection() as connection:
             if right:
                 right = await store.password_accepted(connection, phone_key)
             else:
                 await store.password_refused(connection, phone_key)
         if account is None or not right:
-            metrics.LOGIN_FAILURES.inc()
+            metrics.LOGIN_FAILURES.labels(reason).inc()
             raise Fault("invalid_credentials", refusal)
         return await self._hashed_as_now(account, password)
 

@@ -5,11 +5,16 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Info,
+    disable_created_metrics,
     gc_collector,
     platform_collector,
     process_collector,
 )
 
+from gembackend import __version__
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody asks when a counter began
 REGISTRY = CollectorRegistry(auto_describe=True)
 process_collector.ProcessCollector(registry=REGISTRY)
 platform_collector.PlatformCollector(registry=REGISTRY)
@@ -31,8 +36,12 @@ def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = 
     return Histogram(name, text, labels, namespace="gembackend", registry=REGISTRY, buckets=buckets)
 
 
+BUILD = Info("gembackend_build", "What this is.", registry=REGISTRY)
+BUILD.info({"version": __version__})
+
 HTTP_SECONDS = _histogram("http_request_duration_seconds", "Time to answer a request.", "method", "route", "status")
 HTTP_IN_FLIGHT = _gauge("http_requests_in_flight", "Requests being answered now.")
+HTTP_PROBLEMS = _counter("http_problems", "Requests answered with a problem document, by its code.", "code")
 
 PROMPTS_ACCEPTED = _counter("prompts_accepted", "Prompts accepted.")
 PROMPTS_REFUSED = _counter("prompts_refused", "Prompts not accepted, by reason.", "reason")
@@ -67,11 +76,11 @@ ACTOR_RESTARTS = _counter("actor_restarts", "Actors restarted after a crash.", "
 
 POOL_IN_USE = _gauge("database_connections_in_use", "Database connections doing work.")
 POOL_OPEN = _gauge("database_connections_open", "Database connections open.")
-LOOP_LAG_SECONDS = _gauge("event_loop_lag_seconds", "How late the event loop last woke a timer.")
+LOOP_LAG_SECONDS = _histogram("event_loop_lag_seconds", "How late the event loop wakes a timer, twice a second.")
 
 HASH_SECONDS = _histogram("password_hash_duration_seconds", "Time of one password hash, waiting included.")
 HASHES_REFUSED = _counter("password_hashes_refused", "Hashes not made because too many were waiting.")
-LOGIN_FAILURES = _counter("login_failures", "Passwords refused.")
+LOGIN_FAILURES = _counter("login_failures", "Passwords refused, by reason: wrong, or the login is locked.", "reason")
 CODES = _counter("otp_codes", "One-time codes, by purpose and what became of them.", "purpose", "outcome")
 CODES_IN_RESPONSES = _gauge("otp_codes_in_responses", "1 while one-time codes are shown in replies.")
 RATE_LIMITED = _counter("rate_limited", "Requests refused by a rate limit, by what was limited.", "by")

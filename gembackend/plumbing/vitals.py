@@ -22,7 +22,7 @@ class Vitals(Periodic):
         now = monotonic()
         lag = max(0.0, now - self._due) if self._due is not None else 0.0
         self._due = now + INTERVAL_SECONDS
-        metrics.LOOP_LAG_SECONDS.set(lag)
+        metrics.LOOP_LAG_SECONDS.observe(lag)
         usage = [database.usage() for database in self._databases]
         metrics.POOL_IN_USE.set(sum(in_use for in_use, _ in usage))
         metrics.POOL_OPEN.set(sum(open_ for _, open_ in usage))

@@ -108,7 +108,7 @@ class Connection(RequestHandler):
     def _refuse(self, request: web.BaseRequest, response: web.Response) -> web.Response:
         structlog.contextvars.bind_contextvars(request_id=request_id(request))
         dress(request, response)
-        account(request.method, "unmatched", response.status, 0.0)
+        account(request, "unmatched", response.status, 0.0)
         return response
 
     def _await_headers(self) -> None:

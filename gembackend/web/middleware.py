@@ -13,6 +13,8 @@ from gembackend.plumbing.logs import logger
 from gembackend.web import problems
 from gembackend.web.routing import Handler
 
+EXEMPLAR_CHARS = 64
+"""How much of a request id an exemplar shows; OpenMetrics allows 128 characters for names and values together."""
 CLIENT_GONE = 499
 """What the access line says when nobody was there to take the answer."""
 
@@ -44,7 +46,7 @@ async def observed(request: web.Request, handler: Handler) -> web.StreamResponse
         raise
     finally:
         metrics.HTTP_IN_FLIGHT.dec()
-        account(request.method, _template(request), status, time.perf_counter() - started)
+        account(request, _template(request), status, time.perf_counter() - started)
 
 
 def dress(request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -61,10 +63,11 @@ def request_id(request: web.BaseRequest) -> str:
     return request[_REQUEST_ID]
 
 
-def account(method: str, route: str, status: int, seconds: float) -> None:
+def account(request: web.BaseRequest, route: str, status: int, seconds: float) -> None:
     """Write the access line of a request and count it; the labels are bounded, and the query is in neither."""
-    known = method if method in _METHODS else "OTHER"
-    metrics.HTTP_SECONDS.labels(known, route, f"{status // 100}xx").observe(seconds)
+    known = request.method if request.method in _METHODS else "OTHER"
+    series = metrics.HTTP_SECONDS.labels(known, route, f"{status // 100}xx")
+    series.observe(seconds, exemplar={"request_id": request_id(request)[:EXEMPLAR_CHARS]})
     log.info("request", method=known, route=route, status=status, duration_ms=round(seconds * 1000, 2))
 
 

@@ -3,6 +3,7 @@
 import msgspec
 from aiohttp import hdrs, web
 
+from gembackend.plumbing import metrics
 from gembackend.plumbing.faults import Code, Family, Fault, FieldError
 
 PROBLEM_JSON = "application/problem+json"
@@ -35,8 +36,9 @@ def type_of(code: Code) -> str:
 
 
 def render(fault: Fault, request_id: str) -> web.Response:
-    """The answer that tells a client of a fault; its cause stays out."""
+    """The answer that tells a client of a fault, which is counted; its cause stays out."""
     code = fault.code
+    metrics.HTTP_PROBLEMS.labels(code.name).inc()
     problem = Problem(
         type=type_of(code),
         title=code.title,

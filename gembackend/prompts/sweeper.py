@@ -1,6 +1,7 @@
 """Finds what was overlooked: lost hints, dead processes, a Redis that lost its data."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
 from uuid import UUID
 
@@ -20,7 +21,8 @@ INTERVAL_SECONDS = 1.0
 OVERLOOKED_SECONDS = 2.0
 """A due head that nobody has claimed for so long needs a new hint."""
 AGAIN_SECONDS = 10.0
-"""The same room is not hinted more often than this, or than once a lease: it may only be waiting for a free slot."""
+"""A room that still waits for the same reason is hinted again after this, or after a lease if that is shorter: it may
+only be waiting for a free slot."""
 MOST_ROOMS = 1000
 STRANDED_MARGIN_SECONDS = 5.0
 BURY_SECONDS = 300.0
@@ -53,7 +55,7 @@ class Sweeper(Periodic):
         self._admission = admission
         self._stranded_seconds = lease_seconds + STRANDED_MARGIN_SECONDS
         self._again_seconds = min(AGAIN_SECONDS, lease_seconds)
-        self._hinted: dict[UUID, float] = {}
+        self._hinted: dict[tuple[UUID, datetime], float] = {}
         self._epoch: str | None = None
 
     async def run_once(self) -> Sweep:
@@ -63,11 +65,11 @@ class Sweeper(Periodic):
         async with self._database.transaction() as connection:
             led = await store.lead_sweep(connection)
             waited = 0.0 if lost_data else OVERLOOKED_SECONDS
-            rooms = await store.overlooked_rooms(connection, waited, MOST_ROOMS) if led else []
+            waiting = await store.overlooked_rooms(connection, waited, MOST_ROOMS) if led else []
         if not led:
             return Sweep(led=False)
         metrics.SWEEPS.inc()
-        hinted = self._hint(rooms)
+        hinted = self._hint(waiting)
         stranded = await self._free_stranded()
         if hinted or stranded:
             log.info("swept", hinted=hinted, stranded=stranded, lost_data=lost_data)
@@ -92,13 +94,13 @@ class Sweeper(Periodic):
             await self._stream.ensure_group()
         return lost
 
-    def _hint(self, rooms: list[UUID]) -> int:
+    def _hint(self, waiting: list[tuple[UUID, datetime]]) -> int:
         now = monotonic()
-        self._hinted = {room: at for room, at in self._hinted.items() if now - at < self._again_seconds}
-        due = [room for room in rooms if room not in self._hinted]
-        for room in due:
-            self._hinted[room] = now
-            self._writer.tell(Wake(room, "sweeper"))
+        self._hinted = {wait: at for wait, at in self._hinted.items() if now - at < self._again_seconds}
+        due = [wait for wait in waiting if wait not in self._hinted]
+        for wait in due:
+            self._hinted[wait] = now
+            self._writer.tell(Wake(wait[0], "sweeper"))
         return len(due)
 
     async def _free_stranded(self) -> int:

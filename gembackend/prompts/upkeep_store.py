@@ -37,11 +37,14 @@ async def lead_sweep(connection: Connection) -> bool:
     return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _SWEEPER_LOCK))
 
 
-async def overlooked_rooms(connection: Connection, waited_seconds: float, most: int) -> list[UUID]:
-    """Rooms whose due head has waited so long, or whose running head has outlived its lease, longest wait first."""
+async def overlooked_rooms(connection: Connection, waited_seconds: float, most: int) -> list[tuple[UUID, datetime]]:
+    """Rooms whose due head has waited so long, or whose running head has outlived its lease, longest wait first.
+
+    With each comes the time since when it has waited.
+    """
     rows = await connection.fetch(
         """
-        SELECT chatroom_id FROM (
+        SELECT chatroom_id, since FROM (
             SELECT p.chatroom_id, p.available_at AS since FROM prompts p
             WHERE p.status = 'queued' AND p.available_at <= now() - make_interval(secs => $1)
               AND NOT EXISTS (
@@ -57,7 +60,7 @@ async def overlooked_rooms(connection: Connection, waited_seconds: float, most: 
         waited_seconds,
         most,
     )
-    return [row["chatroom_id"] for row in rows]
+    return [(row["chatroom_id"], row["since"]) for row in rows]
 
 
 async def backlog(connection: Connection) -> Backlog:

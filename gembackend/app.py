@@ -54,7 +54,7 @@ class Service:
         self._billing = Billing(settings, self.database) if settings.stripe_secret_key else None
         self._supervisor = Supervisor(
             [
-                Vitals(self.database, self._engine_database),
+                Vitals(requests=self.database, engine=self._engine_database),
                 self._auth.sweeper,
                 *self._engine.actors,
                 *(self._billing.actors if self._billing else ()),

@@ -133,7 +133,7 @@ class Webhook(Delivery):
     def _account(self, message: Message, delivered: bool) -> None:
         metrics.CODES.labels(message.purpose.value, "delivered" if delivered else "undelivered").inc()
         if not delivered:
-            log.error("a one-time code could not be delivered", purpose=message.purpose.value)
+            log.error("code_undelivered", purpose=message.purpose.value)
 
     async def _post(self, message: Message) -> bool:
         body = msgspec.json.encode(message)
@@ -160,11 +160,11 @@ class Webhook(Delivery):
             async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            log.warning("the SMS gateway cannot be reached", error=type(error).__name__)
+            log.warning("gateway_unreachable", error=type(error).__name__)
             return None
         if 200 <= status < 300:
             return True
-        log.warning("the SMS gateway refused a one-time code", status=status)
+        log.warning("gateway_refused", status=status)
         return None if status >= 500 or status in (408, 429) else False
 
 

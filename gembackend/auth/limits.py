@@ -66,7 +66,7 @@ class RateLimits:
                 return int(await self._script(keys=[key], args=arguments))
             except OUTAGES as error:
                 self._redis_from = monotonic() + REDIS_PAUSE_SECONDS
-                log.warning("rate limits are local while Redis is away", error=type(error).__name__)
+                log.warning("rate_limits_local", error=type(error).__name__)
         metrics.RATE_LIMITS_LOCAL.inc()
         return self._local.wait(key)
 

@@ -215,7 +215,7 @@ def _fault(error: Exception) -> StripeFault:
         case stripe.StripeError():
             return StripeFault("server_error")
         case _:
-            log.error("unexpected answer of Stripe", exc_info=error)
+            log.error("stripe_answer_unexpected", exc_info=error)
             return StripeFault("unexpected_answer", lasting=True)
 
 

@@ -74,8 +74,9 @@ GEMINI_TOKENS = _counter("gemini_tokens", "Tokens that Gemini counted, by direct
 
 ACTOR_RESTARTS = _counter("actor_restarts", "Actors restarted after a crash.", "actor")
 
-POOL_IN_USE = _gauge("database_connections_in_use", "Database connections doing work.")
-POOL_OPEN = _gauge("database_connections_open", "Database connections open.")
+POOL_IN_USE = _gauge("database_connections_in_use", "Database connections doing work, by pool.", "pool")
+POOL_OPEN = _gauge("database_connections_open", "Database connections open, by pool.", "pool")
+POOL_MAX = _gauge("database_connections_max", "Database connections that may be open, by pool.", "pool")
 LOOP_LAG_SECONDS = _histogram("event_loop_lag_seconds", "How late the event loop wakes a timer, twice a second.")
 
 HASH_SECONDS = _histogram("password_hash_duration_seconds", "Time of one password hash, waiting included.")

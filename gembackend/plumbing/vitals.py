@@ -1,4 +1,4 @@
-"""The process watches itself: event loop lag, connection pools, mailboxes."""
+"""The process watches itself: event loop lag and connection pools."""
 
 from time import monotonic
 
@@ -12,7 +12,8 @@ INTERVAL_SECONDS = 0.5
 class Vitals(Periodic):
     """Twice a second: how late the loop is, and how much of the pool is in use."""
 
-    def __init__(self, *databases: Database) -> None:
+    def __init__(self, **databases: Database) -> None:
+        """`databases` are the connection pools, by name."""
         super().__init__("vitals", INTERVAL_SECONDS)
         self._databases = databases
         self._due: float | None = None
@@ -23,7 +24,9 @@ class Vitals(Periodic):
         lag = max(0.0, now - self._due) if self._due is not None else 0.0
         self._due = now + INTERVAL_SECONDS
         metrics.LOOP_LAG_SECONDS.observe(lag)
-        usage = [database.usage() for database in self._databases]
-        metrics.POOL_IN_USE.set(sum(in_use for in_use, _ in usage))
-        metrics.POOL_OPEN.set(sum(open_ for _, open_ in usage))
+        for name, database in self._databases.items():
+            in_use, open_ = database.usage()
+            metrics.POOL_IN_USE.labels(name).set(in_use)
+            metrics.POOL_OPEN.labels(name).set(open_)
+            metrics.POOL_MAX.labels(name).set(database.size)
         return lag

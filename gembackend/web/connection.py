@@ -99,7 +99,7 @@ class Connection(RequestHandler):
             raise ConnectionAbortedError
         fault = Fault("malformed_request", "The request is not valid HTTP.")
         if status >= 500:
-            log.error("unexpected error", exc_info=exc)
+            log.error("unexpected_error", exc_info=exc)
             fault = problems.internal_error()
         response = self._refuse(request, problems.render(fault, request_id(request)))
         response.force_close()

@@ -85,7 +85,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.transport is None:
             # The client went away and reading or writing said so: there is nobody to answer, and nothing is wrong.
             return web.Response(status=CLIENT_GONE)
-        log.error("unexpected error", exc_info=error)
+        log.error("unexpected_error", exc_info=error)
         fault = problems.internal_error()
     if request.writer.output_size > 0:
         # Part of an answer is on its way; a second one would be read as its continuation.

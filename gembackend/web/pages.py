@@ -98,7 +98,7 @@ class PageRoutes:
             async with asyncio.timeout(READY_SECONDS):
                 reasons = await self._health()
         except Exception as error:
-            log.warning("readiness could not be decided", exc_info=error)
+            log.warning("readiness_undecided", exc_info=error)
             reasons = {"checks": "did not answer in time" if isinstance(error, TimeoutError) else "failed"}
         checks = {name: Check(reason is None, reason) for name, reason in reasons.items()}
         ready = all(check.ok for check in checks.values())

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -43,22 +44,16 @@ class Process:
         self.url = ""
         self._environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
         self._news = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
         """Start it, without waiting until it is ready."""
-        self._process = await asyncio.create_subprocess_exec(
-            *_TIED,
-            *(sys.executable, "-m", "gembackend", "serve"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environment,
-            cwd="/",  # where no .env is
-            start_new_session=True,
-            limit=2**20,
+        self._process = self._spawn()
+        log = asyncio.StreamReader(limit=2**20)
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(log), self._process.stderr
         )
-        self._reading = asyncio.create_task(self._read(), name=f"log-of-{self.pid}")
+        self._reading = asyncio.create_task(self._read(log, pipe), name=f"log-of-{self.pid}")
 
     async def ready(self, seconds: float = PATIENCE) -> "Process":
         """Wait until it says that it is ready; fails with the end of its log when it ends instead."""
@@ -74,7 +69,7 @@ class Process:
     @property
     def running(self) -> bool:
         """Whether it has been started and has not ended."""
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.poll() is None
 
     def events(self, name: str, **fields: Any) -> list[dict[str, Any]]:
         """The log lines so far with this `event`, and these fields."""
@@ -87,7 +82,8 @@ class Process:
             async with asyncio.timeout(seconds):
                 while not (found := self.events(name, **fields)):
                     if self._reading.done():
-                        raise AssertionError(f"{self.pid} ended without saying {name}:\n{self.tail()}")
+                        status = await self.ended()
+                        raise AssertionError(f"{self.pid} ended ({status}) without saying {name}:\n{self.tail()}")
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
@@ -122,22 +118,33 @@ class Process:
         assert self._process is not None
         try:
             async with asyncio.timeout(seconds):
-                status = await self._process.wait()
-                await self._reading
+                await asyncio.shield(self._reading)
+                return await asyncio.to_thread(self._process.wait)
         except TimeoutError:
             raise AssertionError(f"{self.pid} has not ended within {seconds:g} s:\n{self.tail()}") from None
-        return status
 
     async def _stands_still(self) -> bool:
         return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
-    async def _read(self) -> None:
-        assert self._process is not None and self._process.stderr is not None
-        async for raw in self._process.stderr:
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        """Start it in Python's own way: uvloop forks, and a fork beside gRPC at work crashes the child now and then."""
+        return subprocess.Popen(
+            [*_TIED, sys.executable, "-m", "gembackend", "serve"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=self._environment,
+            cwd="/",  # where no .env is
+            start_new_session=True,
+        )
+
+    async def _read(self, log: asyncio.StreamReader, pipe: asyncio.ReadTransport) -> None:
+        async for raw in log:
             text = raw.decode(errors="replace").rstrip()
             try:
                 self.lines.append(json.loads(text))
             except ValueError:
                 self.lines.append({"text": text})
             self._news.set()
+        pipe.close()
         self._news.set()

@@ -5,8 +5,10 @@ import itertools
 import os
 import signal
 import tempfile
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import asyncpg
 import psutil
@@ -15,6 +17,8 @@ import redis.asyncio
 from gembackend.embedded.postgres import EmbeddedPostgres, migrate
 from gembackend.embedded.redis import EmbeddedRedis
 from tests.servers import FAST, with_database
+
+T = TypeVar("T")
 
 # A commit that was confirmed survives the server's death.
 _SETTINGS = FAST | {"synchronous_commit": "on"}
@@ -45,7 +49,7 @@ class Breakable:
         await connection.execute(f"CREATE DATABASE {name}")
         await connection.close()
         url = with_database(self.postgres_url, name)
-        await migrate(url)
+        await _apart(migrate(url))
         return url
 
     async def empty_redis(self) -> None:
@@ -55,13 +59,13 @@ class Breakable:
 
     async def stop_postgres(self) -> None:
         """Stop it with its stop signal and wait for its end; every session is cut off."""
-        await self._postgres.stop()
+        await _apart(self._postgres.stop())
         self._postgres_runs = False
 
     async def start_postgres(self) -> None:
         """Start it unless it runs, and wait until it answers."""
         if not self._postgres_runs:
-            url = await self._postgres.start()
+            url = await _apart(self._postgres.start())
             assert self.postgres_url in ("", url)
             self.postgres_url, self._postgres_runs = url, True
 
@@ -81,13 +85,13 @@ class Breakable:
     async def kill_redis(self) -> None:
         """SIGKILL; its append-only file stays."""
         os.kill(_pid(self._redis.home / "redis.pid"), signal.SIGKILL)
-        await self._redis.stop()
+        await _apart(self._redis.stop())
         self._redis_runs = False
 
     async def start_redis(self) -> None:
         """Start it unless it runs, and wait until it has loaded its data."""
         if not self._redis_runs:
-            url = await self._redis.start()
+            url = await _apart(self._redis.start())
             assert self.redis_url in ("", url)
             self.redis_url, self._redis_runs = url, True
 
@@ -100,6 +104,11 @@ class Breakable:
 
     async def _stop(self) -> None:
         await asyncio.gather(self._postgres.stop(), self._redis.stop())
+
+
+async def _apart(work: Coroutine[Any, Any, T]) -> T:
+    """Do it on an event loop of Python's own, in a thread: uvloop forks, and children forked beside gRPC may crash."""
+    return await asyncio.to_thread(asyncio.run, work)
 
 
 def _pid(file: Path) -> int:

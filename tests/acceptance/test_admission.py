@@ -1,13 +1,16 @@
 """Prompts that are not taken because too many wait."""
 
+import asyncio
+
 from gembackend.embedded.gemini import Behaviour
 from tests.acceptance.site import Site
 from tests.processes import until
 
 
 async def test_a_full_room_is_a_429_and_a_full_service_a_503_until_there_is_room_again(site: Site) -> None:
-    site.gemini.default = Behaviour(hang=True)
-    process = await site.start(PROMPT_ROOM_LIMIT=2, PROMPT_BACKLOG_LIMIT=3, GEMINI_TIMEOUT_SECONDS=5)
+    answer = asyncio.Event()
+    site.gemini.default = Behaviour(hold=answer)
+    process = await site.start(PROMPT_ROOM_LIMIT=2, PROMPT_BACKLOG_LIMIT=3)
     user = await site.user(process)
     room, other = await user.room(process), await user.room(process)
     for _ in range(2):
@@ -25,7 +28,7 @@ async def test_a_full_room_is_a_429_and_a_full_service_a_503_until_there_is_room
     assert await site.value("SELECT count(*) FROM prompts") == 3
     assert await site.metric(process, "prompts_refused_total") == 2
 
-    site.gemini.default = Behaviour()
+    answer.set()
 
     async def taken() -> bool:
         return (await user.send(process, other, "hi")).status == 202

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 
 from gembackend.embedded.gemini import Behaviour
@@ -12,16 +13,17 @@ from tests.processes import ROOT
 
 async def dead_letters(site: Site, *arguments: str) -> tuple[int, str]:
     """Run `gembackend dead-letters`: its exit status and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gembackend", "dead-letters", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+    process = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "gembackend", "dead-letters", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **site.database_environment},
         cwd="/",
+        text=True,
+        check=False,
     )
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
+    return process.returncode, process.stdout
 
 
 async def test_dead_letters_are_listed_and_replayed_at_the_tail_of_their_room(site: Site) -> None:
@@ -48,22 +50,20 @@ async def test_dead_letters_are_listed_and_replayed_at_the_tail_of_their_room(si
 
     status, words = await dead_letters(site, "replay", good)
     assert status == 1 and f"{good} is not a dead letter." in words.splitlines()
-    site.gemini.default = Behaviour(text="now it works")
-    site.gemini.script(Behaviour(text="now it works"))
+    site.gemini.script(Behaviour(text="now it works"), Behaviour(text="this too"))
     status, lines = await dead_letters(site, "replay", "--json", bad[0], "nonsense")
     assert status == 1
     assert [json.loads(line) for line in lines.splitlines()] == [
         {"id": bad[0], "status": "queued"},
         {"id": "nonsense", "status": "not_found"},
     ]
-    replayed = await user.finished(process, bad[0])
-    assert (replayed["status"], replayed["attempts"], replayed["error"]) == ("answered", 1, None)
-    page = await user.call(process, "GET", f"/v1/chatroom/{room}/message/all")
-    assert [message["content"] for message in page.body["messages"] if message["role"] == "user"] == ["good", "bad 0"]
-    assert await site.value("SELECT used FROM prompt_usage") == 1, "its unit was given back and is not taken again"
-
-    site.gemini.script(Behaviour(text="this too"))
     assert await dead_letters(site, "replay", "--all") == (0, "1 queued again, each at the tail of its chatroom.\n")
-    assert (await user.finished(process, bad[1]))["status"] == "answered"
+    for prompt_id in bad:
+        replayed = await user.finished(process, prompt_id)
+        assert (replayed["status"], replayed["attempts"], replayed["error"]) == ("answered", 1, None)
+    page = await user.call(process, "GET", f"/v1/chatroom/{room}/message/all")
+    asked = [message["content"] for message in page.body["messages"] if message["role"] == "user"]
+    assert asked == ["good", "bad 0", "bad 1"]
+    assert await site.value("SELECT used FROM prompt_usage") == 1, "its unit was given back and is not taken again"
     assert await dead_letters(site, "list", "--json") == (0, "")
     await site.at_rest()

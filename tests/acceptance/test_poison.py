@@ -75,4 +75,3 @@ async def test_a_prompt_that_kills_its_process_is_given_up_and_takes_no_other_al
     assert await site.value("SELECT max(attempts) FROM prompts") <= ATTEMPTS
     assert await site.value("SELECT used FROM prompt_usage") == 2 * INNOCENT + 1
     await asyncio.gather(*strikes)
-    await site.at_rest()

@@ -19,7 +19,6 @@ async def test_a_process_killed_between_the_202_and_the_answer_loses_nothing(sit
     other = await site.start(PROMPT_LEASE_SECONDS=1)
     prompts = [await user.finished(other, prompt_id) for prompt_id in (under_way, waiting)]
     assert [(prompt["status"], prompt["attempts"]) for prompt in prompts] == [("answered", 2), ("answered", 1)]
-    await site.at_rest()
 
 
 async def test_a_drain_finishes_what_it_can_puts_back_the_rest_and_leaves_nothing_behind(site: Site) -> None:

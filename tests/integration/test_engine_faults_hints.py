@@ -104,20 +104,25 @@ async def test_one_process_at_a_time_sweeps(database_url: str, redis_url: str, d
         assert [turn.led for turn in turns] == [True, True]
 
 
-async def test_a_room_is_hinted_again_when_the_hint_has_not_helped_for_a_lease(engine: Engine) -> None:
+async def test_a_room_is_hinted_again_when_the_hint_has_not_helped_for_a_lease(
+    engine: Engine, db: asyncpg.Connection
+) -> None:
     room = await engine.room()
     stream = Stream(engine.redis, engine.redis, "nobody reads")
     hinting = Sweeper(engine.database, stream, StreamWriter(stream), Admission(10), lease_seconds=1)
     for actor in reversed(engine.engine.actors):
         await actor.stop(1)
     await queued(engine, room, "hi")
+    await db.execute("UPDATE prompts SET available_at = now() - interval '1 minute'")
 
     async def hinted() -> int:
         return (await hinting.run_once()).hinted
 
-    assert await until(hinted, "the first hint") == 1
+    assert await hinted() == 1
     assert await hinted() == 0, "it may only be waiting for a free slot"
     assert await until(hinted, "another hint", 5) == 1
+    await db.execute("UPDATE prompts SET available_at = available_at + interval '1 microsecond'")
+    assert await hinted() == 1, "it waits for another reason now"
 
 
 def sweeper_of(engine: Engine) -> Sweeper:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from gembackend.billing.faults import StripeFault
+from gembackend.billing.stripe import Stripe
 from gembackend.config import Settings
 from gembackend.gemini.client import Gemini
 from gembackend.plumbing import redis
@@ -19,6 +21,7 @@ async def check(settings: Settings, say: Callable[[str], None]) -> int:
         ("PostgreSQL", _postgres(settings)),
         ("Redis", _redis(settings)),
         ("Gemini", _gemini(settings)),
+        ("Stripe", _stripe(settings)),
     ]
     status = 0
     for name, work in checks:
@@ -36,6 +39,8 @@ class _Failed(Exception):
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, StripeFault):
+        return error.reason
     cause = error.__cause__ or error
     return f"cannot be reached ({type(cause).__name__})"
 
@@ -79,3 +84,13 @@ async def _gemini(settings: Settings) -> str:
     if failure is not None:
         raise _Failed(f"{settings.gemini_model}: {failure.status}")
     return settings.gemini_model
+
+
+async def _stripe(settings: Settings) -> str:
+    if not settings.stripe_secret_key:
+        return "STRIPE_SECRET_KEY is not set: there are no subscriptions"
+    client = Stripe(settings.stripe_secret_key, settings.pro_price_ids[0], api_base=settings.stripe_api_base)
+    try:
+        return await client.describe_price()
+    finally:
+        await client.close()

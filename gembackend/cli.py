@@ -38,13 +38,17 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     letters = commands.add_parser("dead-letters", help="what gave up and why, and putting it back")
     actions = letters.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="show prompts that failed for good, newest first")
-    listing.add_argument("--limit", type=_positive, default=100, help="show at most so many (default 100)")
+    listing = actions.add_parser(
+        "list", help="show prompts that failed for good and Stripe events that had no effect, newest first"
+    )
+    listing.add_argument("--limit", type=_positive, default=100, help="show at most so many of each (default 100)")
     listing.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     listing.set_defaults(run=_dead_letters_list)
-    replay = actions.add_parser("replay", help="queue failed prompts again, at the tail of their chatrooms")
+    replay = actions.add_parser(
+        "replay", help="queue failed prompts again, at the tail of their chatrooms, and take Stripe events up again"
+    )
     which = replay.add_mutually_exclusive_group(required=True)
-    which.add_argument("ids", nargs="*", default=[], metavar="ID", help="prompts to replay")
+    which.add_argument("ids", nargs="*", default=[], metavar="ID", help="prompts and events to replay")
     which.add_argument("--all", action="store_true", help="replay every one")
     replay.add_argument("--json", action="store_true", help="one JSON object a line instead of a sentence")
     replay.set_defaults(run=_dead_letters_replay)
@@ -73,7 +77,7 @@ def _check(_arguments: argparse.Namespace) -> int:
 
 
 def _dead_letters_list(arguments: argparse.Namespace) -> int:
-    from gembackend.prompts import dead_letters
+    from gembackend import dead_letters
 
     return _with_settings(
         "store", lambda settings: dead_letters.show(settings, arguments.limit, as_json=arguments.json, say=print)
@@ -81,7 +85,7 @@ def _dead_letters_list(arguments: argparse.Namespace) -> int:
 
 
 def _dead_letters_replay(arguments: argparse.Namespace) -> int:
-    from gembackend.prompts import dead_letters
+    from gembackend import dead_letters
 
     wanted = None if arguments.all else arguments.ids
     return _with_settings(

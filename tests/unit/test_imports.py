@@ -18,7 +18,7 @@ FLOORS = (
     {"messages"},
     {"prompts"},
     {"embedded"},
-    {"app", "check"},
+    {"app", "check", "dead_letters"},
     {"lifecycle"},
     {"cli"},
     {"__main__"},

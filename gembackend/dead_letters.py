@@ -1,0 +1,109 @@
+"""Dead letters for an operator: prompts and Stripe events that gave up, as tables or JSON lines, and put back."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from gembackend.billing import inbox_store as events
+from gembackend.billing.inbox_store import ParkedEvent
+from gembackend.config import Settings
+from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.ids import parse_id
+from gembackend.plumbing.postgres import Database, SchemaMismatch, check_schema
+from gembackend.prompts import upkeep_store as prompts
+from gembackend.prompts.upkeep_store import DeadLetter
+
+Say = Callable[[str], None]
+Row = tuple[str, ...]
+
+_PROMPTS = ("PROMPT", "FAILED AT (UTC)", "ATTEMPTS", "CODE", "WHAT THE USER READS")
+_EVENTS = ("STRIPE EVENT", "PARKED AT (UTC)", "ATTEMPTS", "CODE", "TYPE AND CUSTOMER")
+_EVENT_ID = "evt_"
+
+
+async def show(settings: Settings, most: int, *, as_json: bool, say: Say) -> int:
+    """Print up to `most` dead letters of each kind, newest first; the exit status is 0 when they could be read."""
+
+    async def work(database: Database) -> int:
+        async with database.connection() as connection:
+            letters = await prompts.dead_letters(connection, most)
+            parked = await events.parked(connection, most)
+        lines = [_json(letter) for letter in (*letters, *parked)] if as_json else _tables(letters, parked)
+        for line in lines:
+            say(line)
+        return 0
+
+    return await _with_database(settings, work, say)
+
+
+async def replay(settings: Settings, ids: Sequence[str] | None, *, as_json: bool, say: Say) -> int:
+    """Queue these dead letters again, or all of them; the exit status is 1 when one of the ids is none."""
+
+    async def work(database: Database) -> int:
+        wanted_prompts = None if ids is None else [prompt_id for word in ids if (prompt_id := parse_id(word))]
+        wanted_events = None if ids is None else [word for word in ids if word.startswith(_EVENT_ID)]
+        async with database.transaction() as connection:
+            replayed = [str(prompt_id) for prompt_id in await prompts.replay(connection, wanted_prompts)]
+            pending = await events.replay(connection, wanted_events)
+        missing = [word for word in ids or () if word not in (*replayed, *pending)]
+        for line in _as_json(replayed, pending, missing) if as_json else _in_words(replayed, pending, missing):
+            say(line)
+        return 1 if missing else 0
+
+    return await _with_database(settings, work, say)
+
+
+async def _with_database(settings: Settings, work: Callable[[Database], Awaitable[int]], say: Say) -> int:
+    assert settings.database_url
+    database = Database(settings.database_url, 2)
+    try:
+        await database.open()
+        async with database.connection() as connection:
+            await check_schema(connection)
+        return await work(database)
+    except (Fault, SchemaMismatch) as error:
+        say(f"gembackend: {error}")
+        return 1
+    finally:
+        await database.close()
+
+
+def _as_json(replayed: Sequence[str], pending: Sequence[str], missing: Sequence[str]) -> list[str]:
+    told = [(replayed, "queued"), (pending, "pending"), (missing, "not_found")]
+    return [_json({"id": word, "status": status}) for words, status in told for word in words]
+
+
+def _in_words(replayed: Sequence[str], pending: Sequence[str], missing: Sequence[str]) -> list[str]:
+    lines = [f"{word} is not a dead letter." for word in missing]
+    if pending:
+        lines.insert(0, f"{len(pending)} Stripe events pending again.")
+    if replayed or not pending:
+        lines.insert(0, f"{len(replayed)} queued again, each at the tail of its chatroom.")
+    return lines
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _tables(letters: Sequence[DeadLetter], parked: Sequence[ParkedEvent]) -> list[str]:
+    """A table for each kind that there is."""
+    failed = [
+        (str(one.id), f"{one.finished_at:%F %T}", str(one.attempts), one.error_code, one.error_message)
+        for one in letters
+    ]
+    stuck = [
+        (one.id, f"{one.finished_at:%F %T}", str(one.attempts), one.error_code, f"{one.type} {one.customer_id}")
+        for one in parked
+    ]
+    if not failed and not stuck:
+        return ["No dead letters."]
+    return (_table(_PROMPTS, failed) if failed else []) + (_table(_EVENTS, stuck) if stuck else [])
+
+
+def _table(columns: Row, rows: Sequence[Row]) -> list[str]:
+    widths = [max(len(row[column]) for row in (columns, *rows)) for column in range(len(columns))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (columns, *rows)
+    ]

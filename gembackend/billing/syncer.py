@@ -15,7 +15,7 @@ log = logs.logger(__name__)
 
 AT_ONCE = 8
 """Customers synced at a time by one process."""
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 """How soon is seen what nobody here was told of: retries, deleted users, what another process took and left."""
 
 

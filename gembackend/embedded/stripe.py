@@ -29,7 +29,8 @@ Rule = Callable[[Call], Behaviour | None]
 class StripeStandIn:
     """The server. `account` is what tests look at and change, `deliveries` how its events reach `webhook_url`.
 
-    A call meets the behaviour of the newest rule that says something. With a `path` the account is kept there.
+    `calls` are those that have arrived, `done` those that have been carried out, be they answered or not. A call meets
+    the behaviour of the newest rule that says something. With a `path` the account is kept there.
     """
 
     secret_key = SECRET_KEY
@@ -38,6 +39,7 @@ class StripeStandIn:
         self.deliveries = Deliveries(webhook_url, self._taken)
         self.account = Account(PRICE_ID, self.deliveries.add, path)
         self.calls: list[Call] = []
+        self.done: list[Call] = []
         self.url = ""
         self._rules: list[Rule] = []
         self._replies: dict[str, tuple[Object, int, Object]] = {}
@@ -91,10 +93,7 @@ class StripeStandIn:
             idempotency_key=request.headers.get("Idempotency-Key"),
             api_version=request.headers.get("Stripe-Version"),
         )
-        async with self._arrived:
-            self.calls.append(call)
-            del self.calls[:-CALLS_KEPT]
-            self._arrived.notify_all()
+        await self._note(self.calls, call)
         behaviour = next((chosen for choose in self._rules if (chosen := choose(call)) is not None), Behaviour())
         await asyncio.sleep(behaviour.latency)
         if behaviour.hold is not None:
@@ -107,10 +106,19 @@ class StripeStandIn:
             status, body = self._once(call)
         except ApiError as error:
             status, body = error.status, error.body
+        await self._note(self.done, call)
         await asyncio.sleep(behaviour.delay)
+        if behaviour.withheld is not None:
+            await behaviour.withheld.wait()
         if behaviour.cut and request.transport is not None:
             request.transport.abort()
         return web.json_response(body, status=status, headers={"Request-Id": new_id("req")})
+
+    async def _note(self, calls: list[Call], call: Call) -> None:
+        async with self._arrived:
+            calls.append(call)
+            del calls[:-CALLS_KEPT]
+            self._arrived.notify_all()
 
     def _once(self, call: Call) -> tuple[int, Object]:
         """Carry a call out, or repeat the answer to its idempotency key."""
@@ -162,7 +170,8 @@ class StripeStandIn:
                 case _:
                     raise ApiError(f"Unrecognized request URL ({call.method}: {call.path}).", status=404)
         except KeyError as error:
-            raise ApiError(f"Missing required param: {error.args[0]}.", code="parameter_missing") from None
+            name = str(error.args[0])
+            raise ApiError(f"Missing required param: {name}.", code="parameter_missing", param=name) from None
         account.save()
         return shown(made) | self._link(made)
 

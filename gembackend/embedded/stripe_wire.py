@@ -14,14 +14,15 @@ Object = dict[str, Any]
 class Behaviour:
     """How one call is treated: at first `latency` seconds pass and `hold` is waited for, then it is carried out.
 
-    With `status` it fails with that instead. `delay` seconds pass before the answer goes out, which so is as old; with
-    `cut` no answer goes out at all, although the call has been carried out.
+    With `status` it fails with that instead. Before the answer goes out `delay` seconds pass and `withheld` is waited
+    for, so that it is as old; with `cut` no answer goes out at all, although the call has been carried out.
     """
 
     latency: float = 0.0
     hold: asyncio.Event | None = None
     status: int | None = None
     delay: float = 0.0
+    withheld: asyncio.Event | None = None
     cut: bool = False
 
 

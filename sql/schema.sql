@@ -278,10 +278,10 @@ CREATE TABLE public.users (
     password_hash text NOT NULL,
     name text,
     subscription_tier text DEFAULT 'Basic'::text NOT NULL,
+    pro_until timestamp with time zone,
     token_version integer DEFAULT 0 NOT NULL,
     verified_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    pro_until timestamp with time zone,
     CONSTRAINT users_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 100))),
     CONSTRAINT users_phone_check CHECK ((phone ~ '^\+[1-9][0-9]{7,14}$'::text)),
     CONSTRAINT users_subscription_tier_check CHECK ((subscription_tier = ANY (ARRAY['Basic'::text, 'Pro'::text])))

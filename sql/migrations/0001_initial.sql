@@ -7,10 +7,18 @@ CREATE TABLE users (
     password_hash     text NOT NULL,
     name              text CHECK (char_length(name) BETWEEN 1 AND 100),
     subscription_tier text NOT NULL DEFAULT 'Basic' CHECK (subscription_tier IN ('Basic', 'Pro')),
+    pro_until         timestamptz,
     token_version     integer NOT NULL DEFAULT 0,
     verified_at       timestamptz,
     created_at        timestamptz NOT NULL DEFAULT now()
 );
+
+COMMENT ON COLUMN users.pro_until IS 'When Pro ends by itself; null: never. Whoever reads the tier reads current_tier.';
+
+-- The tier at this moment: Pro ends when its time is over, whether or not anybody notices.
+CREATE FUNCTION current_tier(subscription_tier text, pro_until timestamptz) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE WHEN subscription_tier = 'Pro' AND (pro_until IS NULL OR pro_until > now()) THEN 'Pro' ELSE 'Basic' END;
 
 CREATE TABLE chatrooms_metadata (
     id            uuid PRIMARY KEY,
@@ -123,7 +131,7 @@ BEGIN
         prompt_id := NULL;
         accepted_at := NULL;
 
-        SELECT u.subscription_tier INTO tier
+        SELECT current_tier(u.subscription_tier, u.pro_until) INTO tier
         FROM chatrooms_metadata r JOIN users u ON u.id = r.user_id
         WHERE r.id = item.chatroom_id AND r.user_id = item.user_id;
         IF NOT FOUND THEN

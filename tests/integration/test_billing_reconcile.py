@@ -1,0 +1,136 @@
+"""What no webhook told is found at the start and every hour."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from gembackend.billing.reconcile import AGAIN_SECONDS, INTERVAL_SECONDS, Reconciler
+from gembackend.embedded.stripe import Behaviour
+from gembackend.plumbing import metrics
+from tests.billing import Buyer, Shop, settings, shop, shop_at, stand_in
+from tests.processes import until
+
+
+def reconciler(store: Shop) -> Reconciler:
+    """The shop's own."""
+    found = store.billing.actors[1]
+    assert isinstance(found, Reconciler)
+    return found
+
+
+async def test_events_missed_while_the_service_was_down_are_found_at_the_start(
+    database_url: str, redis_url: str
+) -> None:
+    async with stand_in() as stripe:
+        chosen = settings(database_url, redis_url, stripe)
+        async with shop_at(chosen, stripe) as store:
+            buyer = await store.buyer()
+            started = await buyer.subscribe()
+        stripe.deliveries.automatic = False
+        stripe.account.pay(started["session_id"])
+        assert all(event["pending_webhooks"] for event in stripe.account.events.values())
+        async with shop_at(chosen, stripe) as store:
+            await Buyer(store.client, buyer.token, buyer.id).becomes("Pro")
+            await store.settled()
+            assert await store.value("SELECT count(*) FROM billing_events WHERE status = 'processed'") == 3
+
+
+async def test_reconciling_again_finds_nothing(database_url: str, redis_url: str) -> None:
+    async with shop(database_url, redis_url) as store:
+        await store.pro()
+        await store.settled()
+        found = await reconciler(store).run_once()
+        assert (found.events, found.customers, found.removed) == (0, 0, 0)
+        assert reconciler(store).interval == INTERVAL_SECONDS == 3600
+
+
+async def aged(store: Shop, seconds: float) -> None:
+    """Let the last look at every customer be so long ago."""
+    await store.value("UPDATE billing_customers SET synced_at = synced_at - make_interval(secs => $1)", seconds)
+
+
+@pytest.mark.parametrize("kind", ["stale", "period over", "checkout"])
+async def test_what_was_not_looked_at_for_too_long_is_fetched_and_drift_is_counted(
+    database_url: str, redis_url: str, kind: str
+) -> None:
+    async with shop(database_url, redis_url) as store:
+        buyer, subscription = await store.pro() if kind != "checkout" else (await store.buyer(), None)
+        started: Any = None if subscription else await buyer.subscribe()
+        await store.settled()
+        store.stripe.deliveries.lost = lambda _: True
+        if subscription is None:
+            store.stripe.account.pay(started["session_id"])
+            await aged(store, 3700)
+        elif kind == "stale":
+            store.stripe.account.cancel(subscription["id"])
+            await aged(store, 86_500)
+        else:
+            store.stripe.account.cancel(subscription["id"])
+            await aged(store, 60)
+            await store.value("UPDATE billing_subscriptions SET current_period_end = now() - interval '30 seconds'")
+        for event in store.stripe.account.events.values():
+            event["pending_webhooks"] = 0  # as far as Stripe knows, everything has arrived
+        drift = metrics.BILLING_DRIFT._value.get()
+        found = await reconciler(store).run_once()
+        assert (found.events, found.customers) == (0, 1)
+        await buyer.becomes("Pro" if subscription is None else "Basic")
+        await store.settled()
+        assert metrics.BILLING_DRIFT._value.get() == drift + 1
+
+
+async def test_a_look_that_finds_nothing_new_is_no_drift(database_url: str, redis_url: str) -> None:
+    async with shop(database_url, redis_url) as store:
+        await store.pro()
+        await store.settled()
+        await aged(store, 86_500)
+        drift = metrics.BILLING_DRIFT._value.get()
+        assert (await reconciler(store).run_once()).customers == 1
+        await store.settled()
+        assert metrics.BILLING_DRIFT._value.get() == drift
+
+
+async def test_old_events_are_removed_in_the_end(database_url: str, redis_url: str) -> None:
+    async with shop(database_url, redis_url) as store:
+        await store.pro()
+        await store.settled()
+        await store.value(
+            "UPDATE billing_events SET finished_at = now() - interval '91 days' WHERE type LIKE 'invoice%'"
+        )
+        assert (await reconciler(store).run_once()).removed == 1
+        assert await store.value("SELECT count(*) FROM billing_events") == 2
+
+
+async def test_a_turn_that_stripe_spoils_comes_again_soon(database_url: str, redis_url: str) -> None:
+    async with stand_in() as stripe:
+        stripe.rule(lambda _: Behaviour(status=503))
+        async with shop_at(settings(database_url, redis_url, stripe), stripe) as store:
+
+            async def failed() -> bool:
+                return reconciler(store).trouble is not None
+
+            await until(failed, "a turn that fails")
+            assert reconciler(store).interval == AGAIN_SECONDS
+
+
+async def test_the_age_of_the_oldest_event_is_measured(database_url: str, redis_url: str) -> None:
+    async with shop(database_url, redis_url) as store:
+        customer = await store.bare_customer()
+        held = asyncio.Event()
+        store.stripe.rule(lambda call: Behaviour(hold=held) if call.path == "/v1/subscriptions" else None)
+        store.stripe.account.subscribe(customer)
+        began = time.time()
+
+        async def seen() -> bool:
+            return metrics.BILLING_OLDEST_SECONDS._value.get() > 0.1
+
+        await until(seen, "an age")
+        assert metrics.BILLING_OLDEST_SECONDS._value.get() <= time.time() - began + 0.5
+        held.set()
+        await store.settled()
+
+        async def none_left() -> bool:
+            return bool(metrics.BILLING_OLDEST_SECONDS._value.get() == 0)
+
+        await until(none_left, "no age")

@@ -13,6 +13,7 @@ from prometheus_client import (
 )
 
 from gembackend import __version__
+from gembackend.plumbing.faults import CODES as FAULT_CODES
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody asks when a counter began
 REGISTRY = CollectorRegistry(auto_describe=True)
@@ -97,3 +98,9 @@ BILLING_DRIFT = _counter("billing_drift", "Customers found changed at Stripe alt
 STRIPE_SECONDS = _histogram(
     "stripe_call_duration_seconds", "Time of one operation at Stripe, by outcome.", "operation", "outcome"
 )
+
+# A series that begins with its first event hides that event from increase(): what alerts watch is there from the start.
+for _code in FAULT_CODES:
+    HTTP_PROBLEMS.labels(_code)
+PROMPTS_REFUSED.labels("backlog_full")
+BILLING_EVENTS.labels("parked")

@@ -1,0 +1,167 @@
+"""The chaos run behind `ops/chaos`: load, faults at random, and a verdict."""
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+import aiohttp
+import uvloop
+
+from ops.chaos_faults import Scene, in_random_order
+from tests.acceptance.accounting import Account, account, recovery
+from tests.acceptance.breakable import Breakable
+from tests.acceptance.site import Site, User, open_site
+
+T = TypeVar("T")
+
+PATIENCE = 90.0
+"""Seconds after which what does not go on is taken for stuck."""
+REQUEST_SECONDS = 5.0
+"""How long a client waits for an answer before it asks another process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A fault, and how many seconds it took until every room went on."""
+
+    fault: str
+    seconds: float
+
+
+def verdict(result: Account, recoveries: Sequence[Recovery], troubles: Sequence[str]) -> tuple[str, int]:
+    """What a person reads at the end, and the exit status."""
+    slowest = max(recoveries, key=lambda one: one.seconds, default=Recovery("no fault at all", 0.0))
+    kept = result.clean and not troubles
+    lines = [
+        f"accepted         {result.accepted:7,}  prompts that a client was told were taken",
+        f"answered         {result.answered:7,}",
+        f"failed           {result.failed:7,}  given up after their attempts, refunded, their users told why",
+        f"lost             {result.lost:7,}",
+        f"repeated         {result.repeated:7,}",
+        f"out of order     {result.out_of_order:7,}",
+        f"miscounted       {result.miscounted:7,}  units of quota",
+        f"faults           {len(recoveries):7,}",
+        f"longest recovery {slowest.seconds:7.1f}  seconds until every room went on, after: {slowest.fault}",
+        *troubles,
+        "Every promise was kept." if kept else "PROMISES WERE BROKEN.",
+    ]
+    return "\n".join(lines), 0 if kept else 1
+
+
+class Chaos:
+    """One run: rooms that ask, a hand that breaks things, and a count of both."""
+
+    def __init__(self, site: Site, servers: Breakable, options: argparse.Namespace) -> None:
+        self._site = site
+        self._options = options
+        self._dice = random.Random(options.seed)
+        self._scene = Scene(site, servers, self._dice, lease=options.lease)
+        self._told: list[str] = []
+        self._recoveries: list[Recovery] = []
+        self._begun = time.monotonic()
+        self.over = asyncio.Event()
+
+    async def run(self) -> int:
+        """Break things until the time is over or `over` is set, let everything finish, and say what happened."""
+        await self._scene.start(self._options.processes)
+        first = self._scene.processes[0]
+        user = await self._site.user(first)
+        rooms = [await user.room(first) for _ in range(self._options.rooms)]
+        asyncio.get_running_loop().call_later(60 * self._options.minutes, self.over.set)
+        async with asyncio.TaskGroup() as asking:
+            for number, room in enumerate(rooms):
+                asking.create_task(self._ask(user, number, room))
+            await self._break_things()
+        self._say("everything mended, the last prompts are waited for")
+        await self._or_trouble(self._site.all_finished(PATIENCE))
+        await self._or_trouble(self._site.at_rest(PATIENCE))
+        text, status = verdict(await account(self._site, self._told), self._recoveries, self._scene.troubles)
+        print(text)
+        return status
+
+    async def _break_things(self) -> None:
+        for faults in in_random_order(self._dice):
+            await self._pause(self._dice.uniform(1.0, 3.0))
+            if self.over.is_set():
+                return
+            await asyncio.gather(*(fault.happen(self._scene) for fault in faults))
+            took = await self._or_trouble(recovery(self._site, PATIENCE)) or PATIENCE
+            await self._scene.mended()
+            names = " and ".join(fault.name for fault in faults)
+            self._recoveries.append(Recovery(names, took))
+            self._say(f"{names}; every room went on within {took:.1f} s")
+
+    async def _ask(self, user: User, number: int, room: str) -> None:
+        """Send one prompt after another, each to one process after another until it is accepted."""
+        dice = random.Random(number)
+        turn = 0
+        while not self.over.is_set():
+            process, text = dice.choice(self._scene.processes), f"room {number} text {turn}"
+            with suppress(aiohttp.ClientError, OSError, TimeoutError):
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    answer = await user.send(process, room, text, Idempotency_Key=text.replace(" ", "-"))
+                if answer.status == 202:
+                    self._told.append(answer.body["id"])
+                    turn += 1
+                elif answer.status not in (429, 503):
+                    self._scene.troubles.append(f"A prompt was answered with {answer.status}: {answer.body}")
+            await self._pause(dice.uniform(0.0, 0.5))
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.over.wait()
+
+    async def _or_trouble(self, wait: Awaitable[T]) -> T | None:
+        """Wait; what does not come in time is told in the verdict."""
+        try:
+            return await wait
+        except AssertionError as error:
+            self._scene.troubles.append(f"{error}.")
+            return None
+
+    def _say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._begun:6.1f} s] {len(self._told):6,} accepted; {text}", flush=True)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; `ops/chaos --help` describes them."""
+    parser = argparse.ArgumentParser(prog="ops/chaos", add_help=False)
+    parser.add_argument("--minutes", type=_positive, default=1.0)
+    parser.add_argument("--processes", type=int, choices=range(1, 17), default=2, metavar="N")
+    parser.add_argument("--rooms", type=int, choices=range(1, 1001), default=20, metavar="N")
+    parser.add_argument("--lease", type=_positive, default=3.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 10_000:
+        raise argparse.ArgumentTypeError("must be more than 0 and less than 10,000")
+    return number
+
+
+async def _main(options: argparse.Namespace) -> int:
+    print(f"Breaking things for {options.minutes:g} min, --seed {options.seed}", flush=True)
+    servers = Breakable()
+    try:
+        await servers.heal()
+        async with open_site(await servers.create_database(), servers.redis_url) as site:
+            chaos = Chaos(site, servers, options)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, chaos.over.set)
+            return await chaos.run()
+    finally:
+        servers.close()
+
+
+if __name__ == "__main__":
+    sys.exit(uvloop.run(_main(parse(sys.argv[1:]))))

@@ -134,9 +134,7 @@ async def _with_gemini(settings: Settings, say: Say, running: AsyncExitStack) ->
 async def _with_stripe(settings: Settings, say: Say, running: AsyncExitStack) -> Settings:
     from gembackend.embedded.stripe import StripeStandIn  # not needed with a key
 
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.server_host, settings.server_host)
-    webhook = f"http://{f'[{host}]' if ':' in host else host}:{settings.server_port}/v1/webhook/stripe"
-    stripe = StripeStandIn(webhook_url=webhook, path=settings.data_dir / "stripe.json")
+    stripe = StripeStandIn(webhook_url=_webhook_url(settings), path=settings.data_dir / "stripe.json")
     running.push_async_callback(stripe.stop)
     api_base = await stripe.start()
     say(f"STRIPE_SECRET_KEY is not set: a stand-in at {api_base} sells Pro for no money; its pages say so.")
@@ -147,3 +145,11 @@ async def _with_stripe(settings: Settings, say: Say, running: AsyncExitStack) ->
         stripe_webhook_signing_secrets=(stripe.account.webhook_secret,),
         stripe_api_base=api_base,
     )
+
+
+def _webhook_url(settings: Settings) -> str | None:
+    """Where this machine reaches the webhook; None when the port is not known before the service listens."""
+    if not settings.server_port:
+        return None
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.server_host, settings.server_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server_port}/v1/webhook/stripe"

@@ -1,5 +1,6 @@
 """Who may work on a prompt: heads, fences, attempts, suspects."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from gembackend.prompts.store import Ending
 from gembackend.prompts.stream import STREAM
 from tests.engine import Engine, running
 from tests.faults import at_rest, claim, leases_run_out, queued, row_locked
+from tests.processes import until
 
 
 @pytest.fixture
@@ -106,3 +108,24 @@ async def test_a_process_that_takes_its_own_prompt_over_ends_its_earlier_attempt
     assert prompt.reply is not None and (prompt.reply.content, prompt.attempts) == ("the second", 2)
     await engine.gemini.wait_until(lambda: engine.gemini.calls[0].cancelled)
     await at_rest(engine)
+
+
+async def test_an_attempt_that_takes_longer_than_a_lease_keeps_it_by_its_heartbeat(
+    database_url: str, redis_url: str, db: asyncpg.Connection
+) -> None:
+    async with (
+        running(database_url, redis_url, prompt_lease_seconds=1) as one,
+        running(database_url, redis_url, prompt_lease_seconds=1) as other,
+    ):
+        answer = asyncio.Event()
+        one.gemini.default = other.gemini.default = Behaviour(hold=answer)
+        room = await one.room()
+        verdict = await one.send(room, "take your time")
+
+        async def two_leases_later() -> bool:
+            return bool(await db.fetchval("SELECT lease_until > created_at + interval '3 seconds' FROM prompts"))
+
+        await until(two_leases_later, "the lease extended")
+        answer.set()
+        prompt = await one.finished(room, verdict.prompt_id)
+        assert (prompt.status, prompt.attempts) == ("answered", 1)

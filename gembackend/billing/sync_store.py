@@ -104,33 +104,34 @@ async def write_subscriptions(
     connection: Connection, customer_id: str, fetched: Sequence[Subscription]
 ) -> tuple[bool, list[Subscription]]:
     """Make the customer's subscriptions these; tells whether anything changed, and what is stored now."""
-    changed = 0
-    for each in fetched:
-        status = await connection.execute(
-            """
-            INSERT INTO billing_subscriptions AS s
-                (id, customer_id, status, price_ids, current_period_end, cancel_at, created_at, past_due_since)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $3 = 'past_due' THEN now() END)
-            ON CONFLICT (id) DO UPDATE
-                SET status = $3, price_ids = $4, current_period_end = $5, cancel_at = $6,
-                    past_due_since = CASE WHEN $3 = 'past_due' THEN coalesce(s.past_due_since, now()) END
-                WHERE (s.status, s.price_ids, s.current_period_end, s.cancel_at) IS DISTINCT FROM ($3, $4, $5, $6)
-            """,
-            each.id,
-            customer_id,
-            each.status,
-            list(each.price_ids),
-            each.current_period_end,
-            each.cancel_at,
-            each.created_at,
-        )
-        changed += affected(status)
-    status = await connection.execute(
+    stored = await connection.execute(
+        """
+        INSERT INTO billing_subscriptions AS s
+            (id, customer_id, status, price_ids, current_period_end, cancel_at, created_at, past_due_since)
+        SELECT id, $1, status, string_to_array(price_ids, ','), period_end, cancel_at, created_at,
+               CASE WHEN status = 'past_due' THEN now() END
+        FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[])
+            AS fetched (id, status, price_ids, period_end, cancel_at, created_at)
+        ON CONFLICT (id) DO UPDATE
+            SET status = excluded.status, price_ids = excluded.price_ids, cancel_at = excluded.cancel_at,
+                current_period_end = excluded.current_period_end,
+                past_due_since = CASE WHEN excluded.status = 'past_due' THEN coalesce(s.past_due_since, now()) END
+            WHERE (s.status, s.price_ids, s.current_period_end, s.cancel_at) IS DISTINCT FROM
+                (excluded.status, excluded.price_ids, excluded.current_period_end, excluded.cancel_at)
+        """,
+        customer_id,
+        [each.id for each in fetched],
+        [each.status for each in fetched],
+        [",".join(each.price_ids) for each in fetched],
+        [each.current_period_end for each in fetched],
+        [each.cancel_at for each in fetched],
+        [each.created_at for each in fetched],
+    )
+    removed = await connection.execute(
         "DELETE FROM billing_subscriptions WHERE customer_id = $1 AND id <> ALL ($2::text[])",
         customer_id,
         [each.id for each in fetched],
     )
-    changed += affected(status)
     rows = await connection.fetch(
         """
         SELECT id, status, price_ids, current_period_end, cancel_at, created_at, past_due_since
@@ -138,7 +139,7 @@ async def write_subscriptions(
         """,
         customer_id,
     )
-    return changed > 0, [subscription(row) for row in rows]
+    return affected(stored) + affected(removed) > 0, [subscription(row) for row in rows]
 
 
 async def write_tier(connection: Connection, user_id: UUID | None, entitled: Entitlement) -> None:

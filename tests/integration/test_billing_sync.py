@@ -162,7 +162,7 @@ async def test_a_stale_subscription_beside_a_live_one_hides_nothing(store: Shop)
 
 async def test_a_cancelled_pro_ends_with_the_period_although_no_event_comes(store: Shop) -> None:
     buyer, subscription = await store.pro()
-    store.stripe.account.end_period(subscription["id"], time.time() + 3)
+    store.stripe.account.end_period(subscription["id"], time.time() + 2)
     assert (await buyer.post("/v1/subscription/cancel")).body["subscription_tier"] == "Pro"
     await store.settled()
     store.stripe.deliveries.automatic = False
@@ -316,7 +316,7 @@ async def test_a_deleted_user_is_not_forgotten_while_stripe_is_away_or_refuses(s
     def failing(call: Call) -> Behaviour | None:
         nonlocal deletions
         deletions += call.method == "DELETE"
-        return Behaviour(status=400 if deletions % 2 else 503) if call.method == "DELETE" else None
+        return Behaviour(status=400 if deletions % 2 else 429) if call.method == "DELETE" else None
 
     store.stripe.rule(failing)
     for leaving in (buyer, other):
@@ -324,7 +324,7 @@ async def test_a_deleted_user_is_not_forgotten_while_stripe_is_away_or_refuses(s
             "DELETE", "/v1/user/me", {"password": "correct horse battery"}, token=leaving.token
         )
         assert answer.status == 204
-    await store.stripe.wait_until(lambda: deletions > 4 * rules.MOST_ATTEMPTS)
+    await store.stripe.wait_until(lambda: deletions > 2 * rules.MOST_ATTEMPTS)
     store.stripe.rule(lambda _: Behaviour())
     await store.settled()
     assert subscription["status"] == "canceled"

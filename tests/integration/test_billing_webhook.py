@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gembackend.billing import rules
 from gembackend.embedded.stripe import Behaviour
 from gembackend.embedded.stripe_wire import Object, signature
 from gembackend.plumbing import metrics
@@ -149,7 +150,10 @@ async def test_stripe_is_not_called_while_it_waits_for_the_answer(database_url: 
         assert session["status"] == "complete" and await buyer.tier() == "Basic"
 
 
-async def test_with_stripe_away_events_are_taken_and_have_their_effect_later(store: Shop) -> None:
+async def test_with_stripe_away_events_are_taken_and_have_their_effect_later(
+    store: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "retry_seconds", lambda _: 0.1)
     store.stripe.deliveries.automatic = False
     buyer = await store.buyer()
     started = await buyer.subscribe()

@@ -25,17 +25,20 @@ from tests.processes import until
 PUBLIC = "http://chat.example"
 
 
-def settings(database_url: str, redis_url: str, stripe: StripeStandIn, **environment: str) -> config.Settings:
-    """Settings that sell at the stand-in."""
-    chosen = {
+def selling_at(stripe: StripeStandIn) -> dict[str, str]:
+    """The environment of a service that sells at the stand-in."""
+    return {
         "STRIPE_SECRET_KEY": stripe.secret_key,
         "PRO_PRICE_ID": stripe.account.price_id,
         "STRIPE_WEBHOOK_SIGNING_SECRET": stripe.account.webhook_secret,
         "STRIPE_API_BASE": stripe.url,
         "PUBLIC_BASE_URL": PUBLIC,
-        **environment,
     }
-    return accounts.settings(database_url, redis_url, **chosen)
+
+
+def settings(database_url: str, redis_url: str, stripe: StripeStandIn, **environment: str) -> config.Settings:
+    """Settings that sell at the stand-in."""
+    return accounts.settings(database_url, redis_url, **(selling_at(stripe) | environment))
 
 
 class Buyer:

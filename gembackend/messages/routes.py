@@ -64,7 +64,7 @@ class MessageRoutes:
                 headers=("Location", "Preference-Applied"),
                 group=GROUP,
                 description=(
-                    f"Accept a prompt of at most {self._longest_prompt} characters and answer 202; with "
+                    f"Accept a prompt, not blank and at most {self._longest_prompt} characters, and answer 202; with "
                     "`Prefer: wait=N`, answer 200 with the finished prompt if it finishes within N seconds."
                 ),
             ),

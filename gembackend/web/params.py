@@ -28,7 +28,7 @@ IDEMPOTENCY_KEY = Parameter(
     "header",
     "Makes it safe to send the same request again: one key is one prompt and one charge, for 24 hours.",
     Annotated[str, Meta(min_length=1, max_length=255, pattern="^[\\x21-\\x7e]+$")],
-    "5b0c6d1e-question-1",
+    None,
 )
 REQUEST_ID = Parameter(
     "X-Request-ID",

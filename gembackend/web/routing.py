@@ -14,7 +14,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Parameter:
     """A query parameter or a header that a route reads; `type` is what msgspec makes a schema of.
 
-    There is no example of what only the service itself can have given.
+    There is no example where any would be wrong: a cursor that was never given, a key that was used before.
     """
 
     name: str

@@ -20,7 +20,7 @@ ENVIRONMENT_FILE = HERE / "gembackend.postman_environment.json"
 
 DESCRIPTION = """\
 Goes through the whole API from top to bottom: choose the environment, run the collection. A new user is made each
-time, so it can be run again. It needs OTP_DELIVERY=response, which `./ops/run` has.
+time, so it can be run again. It needs OTP_DELIVERY=response and Stripe, or its stand-in, all of which `./ops/run` has.
 """
 
 

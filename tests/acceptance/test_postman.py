@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ops.postman.generate import COLLECTION, ENVIRONMENT_FILE, current, files
 from ops.postman.journey import JOURNEY
+from tests.billing import selling_at, stand_in
 from tests.tools import failures_of, newman
 from tests.whole import whole_service
 
@@ -30,7 +31,7 @@ async def test_newman_goes_the_whole_journey(database_url: str, redis_url: str, 
     command = await asyncio.to_thread(newman)
     report = tmp_path / "report.json"
     defaults = {"OTP_RESEND_SECONDS": "30", "AUTH_RATE_LIMIT": "30/300"}
-    async with whole_service(database_url, redis_url, **defaults) as whole:
+    async with stand_in() as stripe, whole_service(database_url, redis_url, **defaults, **selling_at(stripe)) as whole:
         process = await asyncio.create_subprocess_exec(
             *(*command, "run", str(COLLECTION), "--environment", str(ENVIRONMENT_FILE)),
             *("--env-var", f"base_url={whole.service.url}", "--timeout-request", "35000"),

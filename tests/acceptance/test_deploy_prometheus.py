@@ -5,7 +5,7 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from gembackend.plumbing.metrics import REGISTRY
 from ops.grafana.generate import FILE, text
 from tests.acceptance.site import Site, User
 from tests.accounts import new_phone
+from tests.billing import selling_at, stand_in
 from tests.processes import ROOT, Process, until
 from tests.tools import on_path
 
 RULES = ROOT / "ops/prometheus"
 INTERVAL = "400ms"
 
-QUIET = re.compile(r"actor_restarts|billing|stripe|retried|rate_limited_total|hashes_refused")
+QUIET = re.compile(r"actor_restarts|billing_events|retried|rate_limited_total|hashes_refused")
 """Queries about what does not happen in this test; their answer may be empty."""
 
 
@@ -84,8 +85,10 @@ def test_the_dashboard_is_what_is_generated() -> None:
 
 async def test_the_dashboard_answers_and_no_alert_is_near(site: Site, tmp_path: Path) -> None:
     on_path("prometheus", "prometheus")
-    process = await site.start()
-    async with prometheus(tmp_path, process.url.removeprefix("http://")) as server:
+    async with AsyncExitStack() as stack:
+        stripe = await stack.enter_async_context(stand_in())
+        process = await site.start(**selling_at(stripe))
+        server = await stack.enter_async_context(prometheus(tmp_path, process.url.removeprefix("http://")))
         user = await site.user(process)
         room = await user.room(process)
 
@@ -108,9 +111,11 @@ async def test_the_dashboard_answers_and_no_alert_is_near(site: Site, tmp_path: 
 
 
 async def traffic(process: Process, user: User, room: str) -> None:
-    """One prompt, one page that is not there, and one wrong password."""
+    """One prompt, one page that is not there, one wrong password, and a way to pay."""
     await user.send(process, room, "Why is the sky blue?", Prefer="wait=10")
     await user.call(process, "GET", "/v1/nowhere")
+    await user.call(process, "POST", "/v1/subscription/portal")
+    await user.call(process, "POST", "/v1/subscribe/pro")
     await user.call(process, "POST", "/v1/auth/send-otp", {"phone": new_phone(), "password": "wrong"})
 
 

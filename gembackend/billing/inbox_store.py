@@ -95,13 +95,17 @@ async def ask_for_stale(connection: Connection, stale_after: timedelta, most: in
     return affected(status)
 
 
-async def remove_old(connection: Connection, kept: timedelta) -> int:
-    """Remove events that had their effect, or never had one, so long ago; tells how many."""
+async def remove_old(connection: Connection, kept: timedelta, most: int) -> int:
+    """Remove up to `most` events that had their effect, or never had one, so long ago; tells how many."""
     status = await connection.execute(
         """
-        DELETE FROM billing_events WHERE status IN ('processed', 'ignored') AND finished_at < now() - $1::interval
+        DELETE FROM billing_events WHERE id IN (
+            SELECT id FROM billing_events
+            WHERE status IN ('processed', 'ignored') AND finished_at < now() - $1::interval LIMIT $2
+        )
         """,
         kept,
+        most,
     )
     return affected(status)
 

@@ -18,6 +18,7 @@ AGAIN_SECONDS = 60.0
 """How soon a turn that Stripe or the database spoilt is taken again."""
 STALE_AFTER = timedelta(days=1)
 MOST_CUSTOMERS = 10_000
+MOST_EVENTS = 10_000
 EVENTS_KEPT = timedelta(days=90)
 """Stripe itself tells of an event for 30 days at most."""
 
@@ -46,7 +47,7 @@ class Reconciler(Periodic):
         events = await self._inbox.ingest(await self._stripe.undelivered_events())
         async with self._database.connection() as connection:
             customers = await store.ask_for_stale(connection, STALE_AFTER, MOST_CUSTOMERS)
-            removed = await store.remove_old(connection, EVENTS_KEPT)
+            removed = await store.remove_old(connection, EVENTS_KEPT, MOST_EVENTS)
         self.interval = INTERVAL_SECONDS
         self._inbox.wake()
         if events or customers:

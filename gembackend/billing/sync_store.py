@@ -37,14 +37,14 @@ class Claim:
 
 
 async def claim_due(connection: Connection, most: int) -> list[Claim]:
-    """Claim up to `most` customers that are due and leased to nobody, or whose lease has run out."""
+    """Claim up to `most` customers that are due and leased to nobody; those due for their age alone come last."""
     rows = await connection.fetch(
         """
         SELECT id FROM billing_customers
         WHERE (sync_at IS NOT NULL OR lease_until IS NOT NULL OR user_id IS NULL)
           AND (sync_at <= now() OR lease_until < now() OR (user_id IS NULL AND sync_at IS NULL))
           AND coalesce(lease_until < now(), true)
-        ORDER BY sync_at NULLS FIRST LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+        ORDER BY reconciling, sync_at NULLS FIRST LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
         """,
         most,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gembackend.billing import sync_store
 from gembackend.billing.reconcile import AGAIN_SECONDS, INTERVAL_SECONDS, Reconciler
 from gembackend.embedded.stripe import Behaviour
 from gembackend.plumbing import metrics
@@ -134,3 +135,19 @@ async def test_the_age_of_the_oldest_event_is_measured(database_url: str, redis_
             return bool(metrics.BILLING_OLDEST_SECONDS._value.get() == 0)
 
         await until(none_left, "no age")
+
+
+async def test_events_come_before_what_is_only_old(database_url: str, redis_url: str) -> None:
+    async with stand_in() as stripe:
+        stripe.deliveries.automatic = False
+        async with shop_at(settings(database_url, redis_url, stripe), stripe, actors=False) as store:
+            old, told = await store.bare_customer(), await store.bare_customer()
+            await store.value(
+                "UPDATE billing_customers SET sync_at = now() - interval '1 hour', reconciling = true WHERE id = $1",
+                old,
+            )
+            stripe.account.subscribe(told)
+            await store.take(next(iter(stripe.account.events.values())))
+            async with store.database.transaction() as connection:
+                claims = [(await sync_store.claim_due(connection, 1))[0].customer_id for _ in range(2)]
+            assert claims == [told, old]

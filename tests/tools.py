@@ -39,7 +39,7 @@ def _install(npm: str, package: str, target: Path) -> None:
     """Put an npm package into a directory that is there completely or not at all; skips the test where npm cannot."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as made:
-        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--fetch-retries=0"]
         done = subprocess.run(
             [npm, "install", "--prefix", made, *options, package], capture_output=True, text=True, check=False
         )

@@ -16,6 +16,7 @@ from gembackend.prompts.admission import Admission
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.endings import ending_of, unstorable
 from gembackend.prompts.live import Live
+from gembackend.prompts.outcome import Retry
 from gembackend.prompts.pool import Ended, Run, WorkerPool
 from gembackend.prompts.store import Ending
 from gembackend.prompts.writer import Done, Finished, StreamWriter, Wake
@@ -99,7 +100,7 @@ class Committer(Actor):
                 metrics.STALE_WRITES.inc()
                 log.warning("stale_write", prompt_id=str(ending.id), fence=ending.fence)
             elif ending.status == "queued":
-                metrics.PROMPTS_RETRIED.labels(ending.error_code or "put_back").inc()
+                metrics.PROMPTS_RETRIED.labels(_why_again(ended)).inc()
             else:
                 finished.append(ending.id)
                 seconds = time() - ended.run.claimed.created_at.timestamp()
@@ -151,3 +152,9 @@ class Committer(Actor):
         """Acknowledge the hints that a run came from."""
         if run.entry_ids:
             self._writer.tell(Done(run.entry_ids))
+
+
+def _why_again(ended: Ended) -> str:
+    """Why a prompt gets another turn: the code of its retry, or that a drain put it back."""
+    outcome = ended.result.outcome if ended.result else None
+    return outcome.code if isinstance(outcome, Retry) else "put_back"

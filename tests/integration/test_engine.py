@@ -7,6 +7,7 @@ import pytest
 
 from gembackend.embedded.gemini import Behaviour
 from gembackend.messages.rules import NewPrompt
+from gembackend.plumbing import metrics
 from gembackend.plumbing.ids import new_id
 from gembackend.prompts.live import FinishPoll, Live
 from gembackend.prompts.stream import GROUP, STREAM
@@ -74,7 +75,9 @@ async def test_prompts_of_a_room_are_answered_one_after_another_in_their_order(e
         rows = await connection.fetch(
             "SELECT content FROM chatrooms_messages WHERE chatroom_id = $1 AND role = 'user' ORDER BY position", room[1]
         )
-        accepted = await connection.fetch("SELECT content FROM prompts WHERE chatroom_id = $1 ORDER BY sequence", room[1])
+        accepted = await connection.fetch(
+            "SELECT content FROM prompts WHERE chatroom_id = $1 ORDER BY sequence", room[1]
+        )
     assert [row["content"] for row in rows] == [row["content"] for row in accepted]
     assert [call.prompt for call in engine.gemini.calls] == [row["content"] for row in accepted]
     assert [len(call.contents) for call in engine.gemini.calls[:10]] == [2 * number + 1 for number in range(10)]
@@ -120,8 +123,11 @@ async def test_no_more_prompts_than_workers_are_in_flight_and_rooms_take_turns(
 async def test_a_transient_failure_is_tried_again_and_costs_one_attempt(engine: Engine) -> None:
     room = await engine.room()
     engine.gemini.script(Behaviour(status="UNAVAILABLE"), Behaviour(text="now"))
+    retried = metrics.PROMPTS_RETRIED.labels("gemini_unavailable")._value
+    before = retried.get()
     prompt = await engine.ask(room, "try")
     assert (prompt.status, prompt.attempts) == ("answered", 2)
+    assert retried.get() == before + 1
     assert prompt.reply is not None and prompt.reply.content == "now"
 
 

@@ -15,7 +15,7 @@ TOLERANCE_SECONDS = 300
 """How far the time of a signature may be from ours, before or after."""
 MOST_ATTEMPTS = 5
 """An event whose sync has failed so often, for a reason that lasts, is parked."""
-LONGEST_WAIT_SECONDS = 300.0
+LONGEST_WAIT_SECONDS = 60.0
 
 RELEVANT_TYPES = (
     "checkout.session.completed",

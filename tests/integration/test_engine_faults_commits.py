@@ -9,6 +9,11 @@ import pytest
 from gembackend.embedded.gemini import Behaviour
 from gembackend.gemini.client import Gemini
 from gembackend.gemini.faults import Reply
+from gembackend.messages.rules import NewPrompt
+from gembackend.plumbing.ids import new_id
+from gembackend.prompts import store
+from gembackend.prompts.stream import STREAM
+from gembackend.prompts.upkeep_store import replay
 from tests.engine import Engine, running
 from tests.faults import at_rest, entries, row_locked, somebody_waits
 
@@ -96,3 +101,28 @@ async def test_nul_and_lone_surrogates_are_left_out_of_what_is_stored(
     monkeypatch.setattr(Gemini, "generate", generate)
     prompt = await engine.ask(await engine.room(), "hi")
     assert prompt.reply is not None and (prompt.reply.id, prompt.reply.content) == ("id_A", "abcd")
+
+
+async def test_a_replayed_prompt_that_fails_again_is_not_refunded_again(engine: Engine, db: asyncpg.Connection) -> None:
+    room = await engine.room(await engine.user("Basic"))
+    engine.gemini.rule(lambda call: Behaviour(finish_reason="SAFETY") if call.prompt == "bad" else None)
+    bad = await engine.ask(room, "bad")
+    assert (await engine.ask(room, "good")).status == "answered"
+    for _ in range(2):
+        assert await replay(db, [bad.id]) == [bad.id]
+        await engine.redis.xadd(STREAM, {"chatroom": str(room[1])})
+        assert (await engine.finished(room, bad.id)).status == "failed"
+        assert await engine.fetch("SELECT used FROM prompt_usage") == 1
+
+
+async def test_batches_that_cross_each_other_are_accepted_without_a_deadlock(
+    engine: Engine, db: asyncpg.Connection
+) -> None:
+    rooms = [await engine.room() for _ in range(30)]
+    async with engine.database.connection() as other:
+        for _ in range(5):
+            there, back = ([NewPrompt(new_id(), *room, "hi", None, "test") for room in rooms] for _ in range(2))
+            verdicts = await asyncio.gather(
+                store.accept(db, there, 5, 100), store.accept(other, list(reversed(back)), 5, 100)
+            )
+            assert {verdict.decision for batch in verdicts for verdict in batch} == {"accepted"}

@@ -30,8 +30,8 @@ async def kept_alive(site: Site, **environment: object) -> AsyncIterator[None]:
 async def test_a_prompt_that_kills_its_process_is_given_up_and_takes_no_other_along(site: Site) -> None:
     companies: list[set[str]] = []
     strikes: list[asyncio.Task[None]] = []
-    harmless = asyncio.Event()
-    """Until then the innocent take long enough to be there when the poison strikes."""
+    all_sent, harmless = asyncio.Event(), asyncio.Event()
+    """The poison waits for the one, and the innocent are not done before the other: they are there when it strikes."""
 
     def company_of(call: Call) -> set[str]:
         return {
@@ -41,6 +41,7 @@ async def test_a_prompt_that_kills_its_process_is_given_up_and_takes_no_other_al
         }
 
     async def strike(call: Call) -> None:
+        await all_sent.wait()
         if len(companies) < ATTEMPTS - 1:
             await site.gemini.wait_until(lambda: len(company_of(call)) == INNOCENT, 20)
         companies.append(company_of(call))
@@ -66,6 +67,7 @@ async def test_a_prompt_that_kills_its_process_is_given_up_and_takes_no_other_al
     async with kept_alive(site, **environment):
         poison = await user.accepted(first, room, "poison")
         await user.accepted(first, room, "behind the poison")
+        all_sent.set()
         await site.all_finished(40)
 
     fallen = await site.fetch("SELECT id::text, attempts, error_code FROM prompts WHERE status <> 'answered'")

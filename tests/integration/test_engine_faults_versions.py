@@ -73,7 +73,7 @@ async def a_day_at_work(engine: Engine) -> None:
     prompts = [await engine.ask(room, f"number {number}") for number in range(2)]
     assert [prompt.status for prompt in prompts] == ["answered", "failed"]
     assert await engine.fetch("SELECT used FROM prompt_usage WHERE user_id = $1", user) == 1
-    async with engine.database.connection() as connection:
+    async with engine.database.transaction() as connection:
         assert await replay(connection, [prompts[1].id]) == [prompts[1].id]
         assert [waiting for waiting, _since in await overlooked_rooms(connection, 0.0, 10)] == [room[1]]
     await engine.redis.xadd(STREAM, {"chatroom": str(room[1])})

@@ -6,25 +6,26 @@ from collections.abc import AsyncIterator
 
 from gembackend.embedded.gemini import Behaviour, Call
 from tests.acceptance.site import Site
+from tests.processes import Process
 
 ATTEMPTS = 3
 INNOCENT = 8
 
 
 @contextlib.asynccontextmanager
-async def kept_alive(site: Site, **environment: object) -> AsyncIterator[None]:
-    """Another process beside the one that runs, and a new one for each that dies."""
+async def replaced_when_it_dies(site: Site, process: Process, **environment: object) -> AsyncIterator[None]:
+    """A new process takes the place of this one when it dies, and of that one, and so on."""
 
     async def replace_for_ever() -> None:
+        latest = process
         while True:
-            process = await site.start(**environment)
-            await process.ended(60)
+            await latest.ended(60)
+            latest = await site.start(**environment)
 
     async with asyncio.TaskGroup() as keepers:
-        tasks = [keepers.create_task(replace_for_ever()) for _ in range(2)]
+        keeper = keepers.create_task(replace_for_ever())
         yield
-        for task in tasks:
-            task.cancel()
+        keeper.cancel()
 
 
 async def test_a_prompt_that_kills_its_process_is_given_up_and_takes_no_other_along(site: Site) -> None:
@@ -64,7 +65,7 @@ async def test_a_prompt_that_kills_its_process_is_given_up_and_takes_no_other_al
         await user.accepted(first, room, f"innocent {number}")
         await user.accepted(first, room, f"behind innocent {number}")
     room = await user.room(first)
-    async with kept_alive(site, **environment):
+    async with replaced_when_it_dies(site, first, **environment):
         poison = await user.accepted(first, room, "poison")
         await user.accepted(first, room, "behind the poison")
         all_sent.set()

@@ -246,7 +246,7 @@ async def test_two_hundred_parallel_logins_do_not_hold_up_others(
     async with Service(settings(database_url, redis_url), Cost()).running() as client:
         phone, slowest = new_phone(), [1.0]
         await client.sign_up(phone)
-        while slowest[-1] >= 0.1 and len(slowest) < 6:  # a machine that is busy with something else spoils a round
+        while slowest[-1] >= 0.1 and len(slowest) < 12:  # a machine that is busy with something else spoils a round
             answers, delay = await under_two_hundred_logins(client, phone)
             slowest.append(delay)
             refused = [answer for answer in answers if answer.status != 200]

@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -134,18 +134,21 @@ class Chaos:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; `ops/chaos --help` describes them."""
     parser = argparse.ArgumentParser(prog="ops/chaos", add_help=False)
-    parser.add_argument("--minutes", type=_positive, default=1.0)
+    parser.add_argument("--minutes", type=_number(0.01, 10_000), default=1.0)
     parser.add_argument("--processes", type=int, choices=range(1, 17), default=2, metavar="N")
     parser.add_argument("--rooms", type=int, choices=range(1, 1001), default=20, metavar="N")
-    parser.add_argument("--lease", type=_positive, default=3.0)
+    parser.add_argument("--lease", type=_number(1, 3600), default=3.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     return parser.parse_args(arguments)
 
 
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 10_000:
-        raise argparse.ArgumentTypeError("must be more than 0 and less than 10,000")
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be from {low:g} to {high:g}")
+        return value
+
     return number
 
 

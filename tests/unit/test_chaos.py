@@ -48,11 +48,17 @@ def test_one_seed_is_one_order_of_faults_in_which_each_has_its_turn() -> None:
 def test_options_have_defaults_and_bounds(capsys: pytest.CaptureFixture[str]) -> None:
     assert (parse([]).minutes, parse([]).processes) == (1.0, 2)
     assert parse(["--minutes", "0.5", "--seed", "7"]).seed == 7
-    for wrong in (["--minutes", "0"], ["--minutes", "long"], ["--processes", "0"], ["--speed", "1"]):
+    for wrong in (
+        ["--minutes", "0"],
+        ["--minutes", "long"],
+        ["--processes", "0"],
+        ["--lease", "0.5"],
+        ["--speed", "1"],
+    ):
         with pytest.raises(SystemExit) as refusal:
             parse(wrong)
         assert refusal.value.code == 2
-    assert "must be more than 0" in capsys.readouterr().err
+    assert "--lease: must be from 1 to 3600" in capsys.readouterr().err
 
 
 def test_the_command_describes_itself() -> None:

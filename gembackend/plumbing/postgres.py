@@ -18,6 +18,7 @@ SCHEMA_VERSION = 3
 ACQUIRE_SECONDS = 0.6
 CONNECT_SECONDS = 0.6
 STATEMENT_SECONDS = 1.5
+CLOSE_SECONDS = 0.4
 RETRY_AFTER_SECONDS = 1
 
 OUTAGES = (
@@ -79,7 +80,7 @@ class Database:
             return
         pool, self._pool = self._pool, None
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await pool.close()
         except OUTAGES:
             pool.terminate()

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from gembackend.embedded.gemini import Behaviour
+from tests.acceptance.breakable import Breakable
 from tests.acceptance.site import Site
 from tests.processes import until
 
@@ -52,6 +53,26 @@ async def test_a_drain_finishes_what_it_can_puts_back_the_rest_and_leaves_nothin
     ]
     assert await site.consumers() == 0
     assert await site.pending() == 0
+
+
+async def test_a_drain_ends_in_time_though_the_database_stands_still_and_nothing_is_lost(
+    shaky_site: Site, breakable: Breakable
+) -> None:
+    answer = asyncio.Event()
+    shaky_site.gemini.default = Behaviour(hold=answer)
+    process = await shaky_site.start(SHUTDOWN_GRACE_SECONDS=3, PROMPT_LEASE_SECONDS=1)
+    user = await shaky_site.user(process)
+    prompt_id = await user.accepted(process, await user.room(process), "hi")
+    await shaky_site.gemini.wait_for_calls(1)
+    await breakable.freeze_postgres()
+    process.terminate()
+    told = time.monotonic()
+    answer.set()
+    assert await process.ended() == 0
+    assert time.monotonic() - told < 3
+    breakable.thaw_postgres()
+    other = await shaky_site.start(PROMPT_LEASE_SECONDS=1)
+    assert (await user.finished(other, prompt_id))["status"] == "answered"
 
 
 async def test_a_second_signal_ends_the_process_on_the_spot(site: Site) -> None:

@@ -17,6 +17,9 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- The oldest version whose code works on this one too; null: none does.
+ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS compatible_from integer;
+
 SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 1) AS pending \gset
 \if :pending
     BEGIN;
@@ -38,6 +41,14 @@ SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 3) AS pending \
     BEGIN;
     \ir migrations/0003_billing.sql
     INSERT INTO schema_migrations (version, name) VALUES (3, 'billing');
+    COMMIT;
+\endif
+
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 4) AS pending \gset
+\if :pending
+    BEGIN;
+    \ir migrations/0004_prompt_origin.sql
+    INSERT INTO schema_migrations (version, name, compatible_from) VALUES (4, 'prompt_origin', 3);
     COMMIT;
 \endif
 

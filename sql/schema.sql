@@ -1,6 +1,6 @@
 -- What sql/migrate.sql makes, to be read. Written by: python -m tests.migration.snapshot
 
-CREATE FUNCTION public.accept_prompts(prompt_ids uuid[], user_ids uuid[], chatroom_ids uuid[], contents text[], idempotency_keys text[], request_ids text[], basic_daily_prompts integer, room_limit integer) RETURNS TABLE(outcome text, prompt_id uuid, accepted_at timestamp with time zone)
+CREATE FUNCTION public.accept_prompts(prompt_ids uuid[], user_ids uuid[], chatroom_ids uuid[], contents text[], idempotency_keys text[], request_ids text[], basic_daily_prompts integer, room_limit integer, traceparents text[] DEFAULT NULL::text[], regenerated_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(outcome text, prompt_id uuid, accepted_at timestamp with time zone)
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -16,8 +16,10 @@ BEGIN
     PERFORM FROM prompt_usage WHERE user_id = ANY (user_ids) AND day = today ORDER BY user_id FOR UPDATE;
 
     FOR item IN
-        SELECT * FROM unnest(prompt_ids, user_ids, chatroom_ids, contents, idempotency_keys, request_ids)
-            WITH ORDINALITY AS t (id, user_id, chatroom_id, content, idempotency_key, request_id, nr)
+        SELECT * FROM unnest(prompt_ids, user_ids, chatroom_ids, contents, idempotency_keys, request_ids,
+                             traceparents, regenerated_ids)
+            WITH ORDINALITY AS t (id, user_id, chatroom_id, content, idempotency_key, request_id,
+                                  traceparent, regenerates, nr)
         ORDER BY nr
     LOOP
         prompt_id := NULL;
@@ -34,7 +36,8 @@ BEGIN
 
         IF item.idempotency_key IS NOT NULL THEN
             SELECT p.id, p.created_at, p.created_at > now() - interval '24 hours' AS kept,
-                   p.chatroom_id = item.chatroom_id AND p.content = item.content AS same
+                   p.chatroom_id = item.chatroom_id AND p.content = item.content
+                   AND p.regenerates IS NOT DISTINCT FROM item.regenerates AS same
             INTO earlier
             FROM prompts p
             WHERE p.user_id = item.user_id AND p.idempotency_key = item.idempotency_key;
@@ -70,9 +73,10 @@ BEGIN
         WHERE id = item.chatroom_id
         RETURNING last_sequence INTO place;
 
-        INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, idempotency_key, request_id, charged_on)
-        VALUES (item.id, item.user_id, item.chatroom_id, place, item.content, item.idempotency_key,
-                item.request_id, today);
+        INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, idempotency_key, request_id,
+                             traceparent, regenerates, charged_on)
+        VALUES (item.id, item.user_id, item.chatroom_id, place, item.content, item.idempotency_key, item.request_id,
+                item.traceparent, item.regenerates, today);
 
         outcome := 'accepted';
         prompt_id := item.id;
@@ -251,13 +255,16 @@ CREATE TABLE public.prompts (
     request_id text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     finished_at timestamp with time zone,
+    traceparent text,
+    regenerates uuid,
     CONSTRAINT prompts_attempts_check CHECK ((attempts >= 0)),
     CONSTRAINT prompts_check CHECK (((status = 'running'::text) = (lease_until IS NOT NULL))),
     CONSTRAINT prompts_check1 CHECK (((status = ANY (ARRAY['queued'::text, 'running'::text])) = (finished_at IS NULL))),
     CONSTRAINT prompts_check2 CHECK (((status = 'failed'::text) = (error_code IS NOT NULL))),
     CONSTRAINT prompts_content_check CHECK ((content <> ''::text)),
     CONSTRAINT prompts_idempotency_key_check CHECK (((char_length(idempotency_key) >= 1) AND (char_length(idempotency_key) <= 255))),
-    CONSTRAINT prompts_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'running'::text, 'answered'::text, 'failed'::text, 'cancelled'::text])))
+    CONSTRAINT prompts_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'running'::text, 'answered'::text, 'failed'::text, 'cancelled'::text]))),
+    CONSTRAINT prompts_traceparent_check CHECK ((char_length(traceparent) <= 55))
 );
 
 COMMENT ON COLUMN public.prompts.fence IS 'Raised by every claim; a write that carries an older fence changes nothing.';
@@ -266,10 +273,15 @@ COMMENT ON COLUMN public.prompts.takeovers IS 'How often its lease ran out: each
 
 COMMENT ON COLUMN public.prompts.charged_on IS 'UTC day whose quota was charged; given back when the prompt ends failed.';
 
+COMMENT ON COLUMN public.prompts.traceparent IS 'W3C trace context of the request that sent it, when traces are on.';
+
+COMMENT ON COLUMN public.prompts.regenerates IS 'The first prompt of those that ask the same again; their exchanges are not history to each other.';
+
 CREATE TABLE public.schema_migrations (
     version integer NOT NULL,
     name text NOT NULL,
-    applied_at timestamp with time zone DEFAULT now() NOT NULL
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    compatible_from integer
 );
 
 CREATE TABLE public.users (

@@ -14,7 +14,11 @@ Decision = Literal[
 
 @dataclass(frozen=True, slots=True)
 class NewPrompt:
-    """A prompt to accept. Its id is made by the sender, who may so watch it before it exists."""
+    """A prompt to accept. Its id is made by the sender, who may so watch it before it exists.
+
+    `regenerates` is the first of the prompts that it asks once more; `traceparent` is the W3C trace context of the
+    request that sends it, when traces are on.
+    """
 
     id: UUID
     user_id: UUID
@@ -22,6 +26,8 @@ class NewPrompt:
     content: str
     idempotency_key: str | None
     request_id: str
+    traceparent: str | None = None
+    regenerates: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

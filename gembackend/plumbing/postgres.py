@@ -12,7 +12,7 @@ from gembackend.plumbing.faults import Fault
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """The newest migration in sql/migrations that this code was written for."""
 
 ACQUIRE_SECONDS = 0.6
@@ -154,20 +154,40 @@ def _unavailable() -> Fault:
 
 
 async def check_schema(connection: Connection) -> None:
-    """Raise SchemaMismatch unless the schema is exactly the one this code was written for."""
-    try:
-        version = await connection.fetchval("SELECT max(version) FROM schema_migrations")
-    except asyncpg.UndefinedTableError:
-        version = None
-    if version == SCHEMA_VERSION:
+    """Raise SchemaMismatch unless the schema is the one this code was written for, or a newer one that suits it too.
+
+    A migration says in the ledger from which version on code works with it, so that processes of the version before
+    may go on, and start again, until they are replaced.
+    """
+    version, compatible_from = await _ledger(connection)
+    if compatible_from <= SCHEMA_VERSION <= version:
         return
     found = f"has schema version {version}" if version else "has no gembackend schema"
     remedy = (
         "run a newer gembackend"
-        if version and version > SCHEMA_VERSION
+        if version > SCHEMA_VERSION
         else 'apply it with: psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f sql/migrate.sql'
     )
     raise SchemaMismatch(f"The database {found}, this gembackend needs version {SCHEMA_VERSION}; {remedy}")
+
+
+async def _ledger(connection: Connection) -> tuple[int, int]:
+    """The schema's version and the oldest version of code that suits it; (0, 0) of a database that has none.
+
+    A ledger of before version 4 has no `compatible_from`, which JSON does not mind.
+    """
+    try:
+        row = await connection.fetchrow(
+            """
+            SELECT coalesce(max(version), 0) AS version,
+                   coalesce(max(coalesce((to_jsonb(m) ->> 'compatible_from')::integer, version)), 0) AS compatible_from
+            FROM schema_migrations m
+            """
+        )
+    except asyncpg.UndefinedTableError:
+        return 0, 0
+    assert row is not None
+    return row["version"], row["compatible_from"]
 
 
 def affected(status: Any) -> int:

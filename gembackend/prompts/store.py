@@ -66,7 +66,8 @@ async def accept(
     rows = await connection.fetch(
         """
         SELECT outcome, prompt_id, accepted_at
-        FROM accept_prompts($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7, $8)
+        FROM accept_prompts($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7, $8,
+                            $9::text[], $10::uuid[])
         """,
         [prompt.id for prompt in prompts],
         [prompt.user_id for prompt in prompts],
@@ -76,6 +77,8 @@ async def accept(
         [prompt.request_id for prompt in prompts],
         daily_prompts,
         room_limit,
+        [prompt.traceparent for prompt in prompts],
+        [prompt.regenerates for prompt in prompts],
     )
     return [Verdict(row["outcome"], row["prompt_id"], row["accepted_at"]) for row in rows]
 

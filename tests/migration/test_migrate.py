@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -94,7 +95,35 @@ async def test_the_service_says_what_to_do_about_another_version(empty_database_
     await connection.execute("INSERT INTO schema_migrations VALUES ($1, 'from the future')", SCHEMA_VERSION + 1)
     with pytest.raises(SchemaMismatch, match=f"version {SCHEMA_VERSION + 1}.*newer gembackend"):
         await check_schema(connection)
+    await connection.execute(
+        "UPDATE schema_migrations SET compatible_from = $1 WHERE name = 'from the future'", SCHEMA_VERSION
+    )
+    await check_schema(connection)
+    await connection.execute("INSERT INTO schema_migrations VALUES ($1, 'breaking')", SCHEMA_VERSION + 2)
+    with pytest.raises(SchemaMismatch, match=f"version {SCHEMA_VERSION + 2}.*newer gembackend"):
+        await check_schema(connection)
     await connection.execute("DELETE FROM schema_migrations WHERE version > 1")
     with pytest.raises(SchemaMismatch, match=r"version 1,.*psql"):
         await check_schema(connection)
+    await connection.execute("ALTER TABLE schema_migrations DROP COLUMN compatible_from")
+    with pytest.raises(SchemaMismatch, match=r"version 1,.*psql"):
+        await check_schema(connection)
+    await connection.close()
+
+
+async def test_a_process_of_the_version_before_goes_on_accepting_prompts(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    user, room, prompt = (UUID(int=number) for number in (1, 2, 3))
+    await connection.execute("INSERT INTO users (id, phone, password_hash) VALUES ($1, '+15550001111', 'x')", user)
+    await connection.execute("INSERT INTO chatrooms_metadata (id, user_id, name) VALUES ($1, $2, 'room')", room, user)
+    outcome = await connection.fetchval(
+        "SELECT outcome FROM accept_prompts($1, $2, $3, $4, $5, $6, 5, 20)",
+        [prompt],
+        [user],
+        [room],
+        ["hello"],
+        [None],
+        ["request"],
+    )
+    assert outcome == "accepted"
     await connection.close()

@@ -7,12 +7,12 @@ Importing this module imports the SDK, which takes about a second.
 
 import asyncio
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 
-from gembackend.gemini.faults import BROKEN, NO_CANDIDATE, TIMEOUT, Failure, Reply
+from gembackend.gemini.faults import BROKEN, NO_CANDIDATE, TIMEOUT, UNSPECIFIED, Failure, Reply, joined
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
@@ -69,17 +69,26 @@ class Gemini:
         self._timeout = timeout
         self._metadata = (("x-goog-api-key", api_key),)
         self._channel = _open(endpoint or GOOGLE)
-        client = glm.GenerativeServiceAsyncClient(
+        self._client: Any = glm.GenerativeServiceAsyncClient(
             transport=GenerativeServiceGrpcAsyncIOTransport(channel=self._channel)
         )
-        self._model: Any = _model(model, client)
-        self._last_model: Any = _model(fallback_model or model, client)
+        self._model: Any = _model(model, self._client)
+        self._last_model: Any = _model(fallback_model or model, self._client)
         self._loop = asyncio.get_running_loop()
 
-    async def generate(self, history: Sequence[tuple[str, str]], prompt: str, *, last_attempt: bool) -> Reply | Failure:
+    async def generate(
+        self,
+        history: Sequence[tuple[str, str]],
+        prompt: str,
+        *,
+        last_attempt: bool,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Reply | Failure:
         """Ask for the reply to `prompt` after `history`, pairs of a role (`user` or `assistant`) and a text.
 
-        Nothing is raised but `CancelledError`, and cancelling closes the call upstream.
+        With `on_text` the reply is streamed, and each piece of its text is told as it comes; together they are the
+        reply's text. Streaming costs more, so it is for replies that somebody watches. Nothing is raised but
+        `CancelledError`, and cancelling closes the call upstream.
         """
         model = self._last_model if last_attempt else self._model
         started = self._loop.time()
@@ -88,13 +97,35 @@ class Gemini:
             contents.append(_content("user", prompt))
         except UnicodeEncodeError:
             return Failure("INVALID_ARGUMENT", None, "the text is not valid Unicode")
+        options = {"retry": None, "timeout": self._timeout, "metadata": self._metadata}
         try:
-            response = await model.generate_content_async(
-                contents, request_options={"retry": None, "timeout": self._timeout, "metadata": self._metadata}
-            )
+            if on_text is not None:
+                return await self._streamed(model, contents, options, on_text)
+            response = await model.generate_content_async(contents, request_options=options)
             return _reply(response._result)
         except Exception as error:
             return self._failure(error, prompt, self._loop.time() - started)
+
+    async def _streamed(
+        self, model: Any, contents: list[Any], options: dict[str, Any], on_text: Callable[[str], None]
+    ) -> Reply | Failure:
+        """One call of `StreamGenerateContent`: what its chunks come to, as a unary call would have said it.
+
+        The SDK's own streamed response gathers all chunks anew with each one, and raises where we judge.
+        """
+        request = glm.GenerateContentRequest(
+            model=model.model_name, contents=contents, system_instruction=model._system_instruction
+        )
+        chunks = await self._client.stream_generate_content(request, **options)
+        reply: Reply | None = None
+        async for chunk in chunks:
+            told = _reply(chunk)
+            if told.text:
+                on_text(told.text)
+            reply = told if reply is None else joined(reply, told)
+        if reply is None or (reply.finish_reason == UNSPECIFIED and reply.block_reason is None):
+            return Failure(BROKEN, None, "the stream ended before the reply did")
+        return reply
 
     async def check(self, timeout: float) -> Failure | None:
         """Whether Gemini can be reached with this key and knows the model; None is yes. `timeout` in seconds."""
@@ -141,7 +172,7 @@ def _open(endpoint: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(target, (*_CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)))
 
 
-def _model(name: str, client: glm.GenerativeServiceAsyncClient) -> Any:
+def _model(name: str, client: Any) -> Any:
     model: Any = GenerativeModel(name, system_instruction=SYSTEM_INSTRUCTION)
     model._async_client = client
     return model

@@ -1,9 +1,12 @@
 """What one call to Gemini can end in, as values that know nothing of the SDK or of gRPC."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NO_CANDIDATE = "NO_CANDIDATE"
 """`Reply.finish_reason` of a reply that holds no candidate at all."""
+
+UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
+"""`Reply.finish_reason` of a streamed chunk that more chunks follow."""
 
 TIMEOUT = "TIMEOUT"
 """`Failure.status` of a call that did not end within its time."""
@@ -41,3 +44,23 @@ class Failure:
     status: str
     retry_after: float | None
     detail: str
+
+
+def joined(reply: Reply, chunk: Reply) -> Reply:
+    """A streamed reply with one more chunk: texts add up, and what a chunk leaves out stays as it was."""
+    return replace(
+        reply,
+        response_id=reply.response_id or chunk.response_id,
+        text=reply.text + chunk.text,
+        finish_reason=_later(reply.finish_reason, chunk.finish_reason),
+        block_reason=chunk.block_reason or reply.block_reason,
+        prompt_tokens=chunk.prompt_tokens or reply.prompt_tokens,
+        reply_tokens=chunk.reply_tokens or reply.reply_tokens,
+    )
+
+
+def _later(known: str, told: str) -> str:
+    """The finish reason after another chunk: a reason stays, and having a candidate is more than having none."""
+    if told == NO_CANDIDATE or (told == UNSPECIFIED and known != NO_CANDIDATE):
+        return known
+    return told

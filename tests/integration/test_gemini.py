@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import grpc
 import pytest
@@ -11,7 +12,7 @@ import pytest_asyncio
 
 from gembackend.embedded.gemini import Behaviour, GeminiStandIn
 from gembackend.gemini.client import SYSTEM_INSTRUCTION, Gemini
-from gembackend.gemini.faults import Failure, Reply
+from gembackend.gemini.faults import NO_CANDIDATE, UNSPECIFIED, Failure, Reply
 from gembackend.prompts import outcome
 
 KEY = "AIza-not-a-real-key"
@@ -25,15 +26,33 @@ async def server() -> AsyncIterator[GeminiStandIn]:
     await standin.stop()
 
 
-@pytest_asyncio.fixture
-async def gemini(server: GeminiStandIn) -> AsyncIterator[Gemini]:
-    client = connect(server)
+class Streamed(Gemini):
+    """Asks for streams; what was told on the way is what the reply says in the end."""
+
+    async def generate(self, history: Any, prompt: str, *, last_attempt: bool, on_text: Any = None) -> Reply | Failure:
+        told: list[str] = []
+        value = await super().generate(history, prompt, last_attempt=last_attempt, on_text=on_text or told.append)
+        if isinstance(value, Reply) and on_text is None:
+            assert "".join(told) == value.text
+        return value
+
+
+@pytest_asyncio.fixture(params=[Gemini, Streamed])
+async def gemini(request: pytest.FixtureRequest, server: GeminiStandIn) -> AsyncIterator[Gemini]:
+    client = connect(server, kind=request.param)
     yield client
     await client.close()
 
 
-def connect(server: GeminiStandIn, *, key: str = KEY, fallback: str | None = None, timeout: float = 10.0) -> Gemini:
-    return Gemini(api_key=key, model="gemini-x", fallback_model=fallback, endpoint=server.url, timeout=timeout)
+def connect(
+    server: GeminiStandIn,
+    *,
+    key: str = KEY,
+    fallback: str | None = None,
+    timeout: float = 10.0,
+    kind: type[Gemini] = Gemini,
+) -> Gemini:
+    return kind(api_key=key, model="gemini-x", fallback_model=fallback, endpoint=server.url, timeout=timeout)
 
 
 async def ask(client: Gemini, prompt: str = "Hello") -> Reply | Failure:
@@ -138,8 +157,11 @@ async def test_a_detail_never_holds_the_key_or_the_prompt(gemini: Gemini, server
     assert len(value.detail) <= 300
 
 
-async def test_a_call_that_hangs_ends_with_its_time_and_is_closed_upstream(server: GeminiStandIn) -> None:
-    client = connect(server, timeout=0.2)
+@pytest.mark.parametrize("kind", [Gemini, Streamed])
+async def test_a_call_that_hangs_ends_with_its_time_and_is_closed_upstream(
+    server: GeminiStandIn, kind: type[Gemini]
+) -> None:
+    client = connect(server, timeout=0.2, kind=kind)
     server.script(Behaviour(hang=True))
     assert (await failure(client)).status == "TIMEOUT"
     await server.wait_until(lambda: server.calls[0].cancelled)
@@ -201,7 +223,7 @@ async def test_a_reply_may_lack_everything(gemini: Gemini, server: GeminiStandIn
     assert values[2].response_id == ""
 
 
-@pytest.mark.parametrize("finish", [name for name in outcome.FINISHES if name != "NO_CANDIDATE"])
+@pytest.mark.parametrize("finish", [name for name in outcome.FINISHES if name not in (NO_CANDIDATE, UNSPECIFIED)])
 async def test_every_finish_reason_arrives_by_its_name(gemini: Gemini, server: GeminiStandIn, finish: str) -> None:
     server.script(Behaviour(finish_reason=finish))
     assert (await reply(gemini)).finish_reason == finish
@@ -218,6 +240,55 @@ async def test_a_reason_newer_than_the_sdk_has_a_name_too(gemini: Gemini, server
     server.script(Behaviour(finish_reason=99), Behaviour(block_reason=98))
     assert (await reply(gemini)).finish_reason == "UNKNOWN_99"
     assert (await reply(gemini)).block_reason == "UNKNOWN_98"
+
+
+async def test_a_whole_reply_may_leave_its_finish_reason_out(server: GeminiStandIn) -> None:
+    server.script(Behaviour(finish_reason=UNSPECIFIED))
+    client = connect(server)
+    assert (await reply(client)).finish_reason == UNSPECIFIED
+    await client.close()
+
+
+async def test_a_reply_is_told_piece_by_piece_while_it_comes(server: GeminiStandIn) -> None:
+    client, told, first = connect(server), list[str](), asyncio.Event()
+    server.script(Behaviour(text="one two three four", response_id="abc", pace=0.05))
+
+    def hear(text: str) -> None:
+        told.append(text)
+        first.set()
+
+    asking = asyncio.create_task(client.generate([], "Hello", last_attempt=False, on_text=hear))
+    await first.wait()
+    assert server.calls[0].finished is None
+    value = await asking
+    await client.close()
+    assert isinstance(value, Reply)
+    assert len(told) > 2
+    assert (value.text, value.response_id, value.finish_reason) == ("".join(told), "abc", "STOP")
+    assert (value.text, value.model) == ("one two three four", "gemini-x")
+    assert value.prompt_tokens > 0 < value.reply_tokens
+
+
+@pytest.mark.parametrize(("status", "told"), [("UNAVAILABLE", "UNAVAILABLE"), (None, "BROKEN")])
+async def test_a_stream_that_breaks_off_is_a_failure_whatever_it_said_before(
+    server: GeminiStandIn, status: str | None, told: str
+) -> None:
+    client = connect(server, kind=Streamed)
+    server.script(Behaviour(text="one two three four", break_after=2, status=status))
+    assert (await failure(client)).status == told
+    await client.close()
+
+
+async def test_cancelling_closes_a_stream_in_the_middle(server: GeminiStandIn) -> None:
+    client, first = connect(server), asyncio.Event()
+    server.script(Behaviour(text="one two three four", pace=30.0))
+    asking = asyncio.create_task(client.generate([], "Hi", last_attempt=False, on_text=lambda _: first.set()))
+    await first.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await server.wait_until(lambda: server.calls[0].cancelled)
+    await client.close()
 
 
 async def test_the_check_says_what_is_wrong_or_nothing(gemini: Gemini, server: GeminiStandIn) -> None:

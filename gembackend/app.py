@@ -12,6 +12,7 @@ from gembackend.billing.routes import BillingRoutes
 from gembackend.chatrooms.routes import ChatroomRoutes
 from gembackend.config import Settings
 from gembackend.gemini.client import Gemini
+from gembackend.messages.event_routes import EventRoutes
 from gembackend.messages.routes import MessageRoutes
 from gembackend.plumbing import logs, redis
 from gembackend.plumbing.faults import Fault
@@ -79,6 +80,7 @@ class Service:
                     longest_prompt=settings.prompt_max_chars,
                     daily_prompts=settings.basic_daily_prompts,
                 ).table(),
+                *EventRoutes(self.database, self._engine.feed.listen).table(),
                 *BillingRoutes(self._billing).table(),
             ],
             authenticate=self._auth.sessions.authenticate,
@@ -115,7 +117,7 @@ class Service:
         self._draining = True
         now = asyncio.get_running_loop().time
         deadline = now() + grace
-        self._engine.live.close()
+        self._engine.hang_up()
         await self._supervisor.stop(deadline - HTTP_SECONDS)
         for listener in self._listeners:
             await listener.stop(max(0.1, deadline - now()))

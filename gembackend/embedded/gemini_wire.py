@@ -85,6 +85,8 @@ class Behaviour:
     """Raw bytes for that trailer, in place of what the fields above make."""
     break_after: int | None = None
     """Chunks of a stream to send before it ends: with `status` if that is set, else without a finish reason."""
+    pieces: int = 4
+    """Chunks that a stream is cut into, about."""
     pace: float = 0.0
     """Seconds between two chunks of a stream."""
 
@@ -137,7 +139,7 @@ def whole(reply: Answer) -> bytes:
 
 def chunks(reply: Answer) -> Iterator[bytes]:
     """The serialized pieces of a streamed reply; only the last has usage and finish reason, as Gemini does."""
-    size = max(1, len(reply.text) // 4 + 1)
+    size = max(1, len(reply.text) // reply.behaviour.pieces + 1)
     pieces = [reply.text[start : start + size] for start in range(0, len(reply.text), size)] or [reply.text]
     for index, piece in enumerate(pieces):
         if index == reply.behaviour.break_after:

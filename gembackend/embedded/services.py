@@ -122,9 +122,9 @@ async def _with_vendors(settings: Settings, say: Say, running: AsyncExitStack) -
 
 
 async def _with_gemini(settings: Settings, say: Say, running: AsyncExitStack) -> Settings:
-    from gembackend.embedded.gemini import GeminiStandIn  # slow to import, and not needed with a key
+    from gembackend.embedded.gemini import Behaviour, GeminiStandIn  # slow to import, and not needed with a key
 
-    gemini = GeminiStandIn(keep=100)
+    gemini = GeminiStandIn(Behaviour(pieces=16, pace=0.04), keep=100)
     running.push_async_callback(gemini.stop)
     endpoint = await gemini.start()
     say(f"GEMINI_API_KEY is not set: a stand-in at {endpoint} answers in Gemini's place, and says so in its answers.")

@@ -62,6 +62,13 @@ class Prompt(Struct, frozen=True, kw_only=True):
         return self.status not in UNFINISHED
 
 
+class ReplyDelta(Struct, frozen=True, kw_only=True):
+    """More of a reply that is being written: the texts of one run, from its `prompt.running` on, make up the reply."""
+
+    prompt_id: UUID
+    text: str
+
+
 class LatestExchange(Struct, frozen=True, kw_only=True):
     """The newest prompt of a room, with its reply when there is one."""
 

@@ -63,6 +63,27 @@ class Watch(Protocol):
     def __call__(self, prompt_id: UUID) -> AbstractContextManager[Finish]: ...
 
 
+class Ear(Protocol):
+    """One listener to a room, in whichever process the room's prompts are worked on."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether this process is shutting down, and there will be nothing more to hear."""
+        ...
+
+    async def heard(self, seconds: float) -> bool:
+        """Wait for news at most so long; tells whether a prompt of the room has changed, beyond having said more."""
+
+    def text(self, fence: int) -> str:
+        """All that the attempt with this fence has said so far, as far as it is known here."""
+
+
+class Listen(Protocol):
+    """Starts to listen to a room, until the block ends."""
+
+    def __call__(self, chatroom_id: UUID) -> AbstractContextManager[Ear]: ...
+
+
 def problem_with(content: str, longest: int) -> str | None:
     """What is wrong with a prompt's text, or None."""
     if not content.strip():

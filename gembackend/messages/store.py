@@ -4,11 +4,14 @@ from uuid import UUID
 
 from asyncpg import Record
 
+from gembackend.messages import story as stories
 from gembackend.messages.models import Message, Prompt, PromptError, TokenUsage
+from gembackend.messages.story import Entry, Place
 from gembackend.plumbing.postgres import Connection
 
 _PROMPT = """
-    SELECT p.id, p.chatroom_id, p.status, p.content AS prompt, p.attempts, p.created_at, p.finished_at,
+    SELECT p.id, p.chatroom_id, p.sequence, p.fence, p.status, p.content AS prompt, p.attempts,
+           p.created_at, p.finished_at,
            p.error_code, p.error_message, p.prompt_tokens, p.reply_tokens,
            m.id AS reply_id, m.content AS reply, m.created_at AS replied_at
     FROM prompts p LEFT JOIN chatrooms_messages m ON m.prompt_id = p.id AND m.role = 'assistant'
@@ -27,6 +30,37 @@ async def latest(connection: Connection, user_id: UUID, chatroom_id: UUID) -> Pr
         _PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 ORDER BY p.sequence DESC LIMIT 1", user_id, chatroom_id
     )
     return _prompt(row) if row else None
+
+
+async def starting_place(connection: Connection, user_id: UUID, chatroom_id: UUID) -> tuple[int, Place] | None:
+    """The sequence of the room's newest prompt (0: none yet) and where a new listener begins; None: no such room."""
+    row = await connection.fetchrow(
+        """
+        WITH unfinished AS (
+            SELECT min(sequence) AS head FROM prompts WHERE chatroom_id = $2 AND status IN ('queued', 'running')
+        )
+        SELECT r.last_sequence, unfinished.head, ARRAY (
+            SELECT p.sequence FROM prompts p
+            WHERE p.chatroom_id = r.id AND p.sequence > unfinished.head AND p.status NOT IN ('queued', 'running')
+        ) AS early
+        FROM chatrooms_metadata r, unfinished WHERE r.id = $2 AND r.user_id = $1
+        """,
+        user_id,
+        chatroom_id,
+    )
+    return (row["last_sequence"], stories.starting_place(*row)) if row else None
+
+
+async def story(connection: Connection, user_id: UUID, chatroom_id: UUID, behind: int, limit: int) -> list[Entry]:
+    """Up to `limit` prompts of a room behind a sequence, in the order of the room."""
+    rows = await connection.fetch(
+        _PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 AND p.sequence > $3 ORDER BY p.sequence LIMIT $4",
+        user_id,
+        chatroom_id,
+        behind,
+        limit,
+    )
+    return [Entry(row["sequence"], row["fence"], _prompt(row)) for row in rows]
 
 
 async def page(

@@ -67,6 +67,7 @@ CODES = _registry(
     Code("otp_cooldown", Family.LIMITED, "Code sent a moment ago"),
     Code("daily_limit_reached", Family.LIMITED, "Daily limit reached"),
     Code("room_busy", Family.LIMITED, "Chatroom busy"),
+    Code("too_many_streams", Family.LIMITED, "Too many event streams"),
     Code("internal_error", Family.INTERNAL, "Internal error"),
     Code("backlog_full", Family.UNAVAILABLE, "Too many prompts are waiting"),
     Code("database_unavailable", Family.UNAVAILABLE, "Database unavailable"),

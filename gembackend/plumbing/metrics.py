@@ -71,7 +71,14 @@ BREAKER_OPEN = _gauge("gemini_breaker_open", "1 while Gemini is treated as down 
 GEMINI_SECONDS = _histogram(
     "gemini_call_duration_seconds", "Time of one call to Gemini, by status.", "status", buckets=_GEMINI_SECONDS
 )
+GEMINI_FIRST_TOKEN_SECONDS = _histogram(
+    "gemini_first_token_seconds", "Time until a streamed reply began to come.", buckets=_GEMINI_SECONDS
+)
 GEMINI_TOKENS = _counter("gemini_tokens", "Tokens that Gemini counted, by direction.", "direction")
+
+STREAMS_OPEN = _gauge("event_streams_open", "Listeners to rooms (server-sent events) connected now.")
+STREAMS_CLOSED = _counter("event_streams_closed", "Listeners to rooms that have gone, by reason.", "reason")
+STREAM_EVENTS = _counter("events_sent", "Events sent to listeners, by name.", "event")
 
 ACTOR_RESTARTS = _counter("actor_restarts", "Actors restarted after a crash.", "actor")
 

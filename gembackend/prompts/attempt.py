@@ -13,8 +13,15 @@ from gembackend.prompts.store import Claimed
 class Model(Protocol):
     """What answers prompts."""
 
-    async def generate(self, history: Sequence[tuple[str, str]], prompt: str, *, last_attempt: bool) -> Reply | Failure:
-        """Answer a prompt that follows a history of (role, text), oldest first."""
+    async def generate(
+        self,
+        history: Sequence[tuple[str, str]],
+        prompt: str,
+        *,
+        last_attempt: bool,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Reply | Failure:
+        """Answer a prompt after a history of (role, text), oldest first; `on_text` hears the reply as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +38,20 @@ async def run(
     claimed: Claimed,
     model: Model,
     *,
+    voice: Callable[[str], None] | None = None,
     max_attempts: int,
     outage: Callable[[Health], bool],
     random: Callable[[], float],
 ) -> Result:
-    """Make the attempt that this claim stands for; `outage` is told how the call went, and says if Gemini is down."""
+    """Make the attempt that this claim stands for.
+
+    `voice` hears the reply while it comes; `outage` is told how the call went, and says if Gemini is down.
+    """
     if claimed.exhausted:
         outage("neutral")
         return Result(outcome.WORKER_LOST, "neutral", "EXHAUSTED")
-    answer = await model.generate(claimed.history, claimed.content, last_attempt=claimed.attempt >= max_attempts)
+    last = claimed.attempt >= max_attempts
+    answer = await model.generate(claimed.history, claimed.content, last_attempt=last, on_text=voice)
     judged, health, status, detail = _judge(answer)
     decided = outcome.decide(
         judged, attempt=claimed.attempt, max_attempts=max_attempts, outage=outage(health), random=random

@@ -7,6 +7,7 @@ from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts import store
 from gembackend.prompts.admission import Admission
+from gembackend.prompts.feed import Feed
 from gembackend.prompts.live import Live
 from gembackend.prompts.pool import WorkerPool
 from gembackend.prompts.writer import Finished, StreamWriter, Wake
@@ -21,11 +22,18 @@ class Canceller:
     """
 
     def __init__(
-        self, database: Database, pool: WorkerPool, live: Live, writer: StreamWriter, admission: Admission
+        self,
+        database: Database,
+        pool: WorkerPool,
+        live: Live,
+        feed: Feed,
+        writer: StreamWriter,
+        admission: Admission,
     ) -> None:
         self._database = database
         self._pool = pool
         self._live = live
+        self._feed = feed
         self._writer = writer
         self._admission = admission
 
@@ -37,6 +45,7 @@ class Canceller:
             return "finished" if cancellation.found else "not_found"
         self._pool.abandon(prompt_id)
         self._live.finished([prompt_id])
+        self._feed.changed([cancellation.chatroom_id])
         self._writer.tell(Finished((prompt_id,)))
         self._writer.tell(Wake(cancellation.chatroom_id, "cancel"))
         self._admission.finished(1)

@@ -15,6 +15,7 @@ from gembackend.prompts import store
 from gembackend.prompts.admission import Admission
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.endings import ending_of, unstorable
+from gembackend.prompts.feed import Feed
 from gembackend.prompts.live import Live
 from gembackend.prompts.outcome import Retry
 from gembackend.prompts.pool import Ended, Run, WorkerPool
@@ -42,6 +43,7 @@ class Committer(Actor):
         pool: WorkerPool,
         writer: StreamWriter,
         live: Live,
+        feed: Feed,
         admission: Admission,
     ) -> None:
         super().__init__("committer")
@@ -51,6 +53,7 @@ class Committer(Actor):
         self._pool = pool
         self._writer = writer
         self._live = live
+        self._feed = feed
         self._admission = admission
 
     def wind_down(self) -> None:
@@ -115,6 +118,7 @@ class Committer(Actor):
                     attempts=ended.run.claimed.attempt,
                     seconds=round(seconds, 4),
                 )
+        self._feed.changed(ended.run.claimed.chatroom_id for ended in batch if ended.run.claimed.id in changed)
         if finished:
             self._admission.finished(len(finished))
             self._live.finished(finished)

@@ -16,10 +16,12 @@ from gembackend.prompts.breaker import Breaker
 from gembackend.prompts.cancel import Canceller
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.committer import Committer
+from gembackend.prompts.feed import Feed, FeedPoll
 from gembackend.prompts.intake import Intake
 from gembackend.prompts.leases import Heartbeat
 from gembackend.prompts.limit import AdaptiveLimit
-from gembackend.prompts.live import FinishListener, FinishPoll, Live
+from gembackend.prompts.listener import Listener
+from gembackend.prompts.live import FinishPoll, Live
 from gembackend.prompts.pool import Ended, WorkerPool
 from gembackend.prompts.reader import Reader
 from gembackend.prompts.stream import Stream
@@ -30,9 +32,9 @@ from gembackend.prompts.writer import StreamWriter
 class PromptEngine:
     """One process's share of the engine.
 
-    `intake.accept`, `live.watch` and `canceller.cancel` are what the rooms use. `actors` is in starting order: each
-    uses only those before it, so stopping in the opposite order first stops what brings work in and last what writes
-    results out.
+    `intake.accept`, `live.watch`, `feed.listen` and `canceller.cancel` are what the rooms use. `actors` is in starting
+    order: each uses only those before it, so stopping in the opposite order first stops what brings work in and last
+    what writes results out.
     """
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, blocking: Redis, model: Model) -> None:
@@ -50,30 +52,39 @@ class PromptEngine:
         stream = Stream(redis, blocking, consumer=process)
         writer = StreamWriter(stream)
         self.live = Live()
+        self.feed = Feed(writer, process)
         pool = WorkerPool(
             model,
             endings,
+            self.feed,
             AdaptiveLimit(settings.prompt_workers),
             Breaker(min(BREAKER_THRESHOLD, settings.prompt_max_attempts)),
             max_attempts=settings.prompt_max_attempts,
         )
-        committer = Committer(database, endings, claims, pool, writer, self.live, admission)
+        committer = Committer(database, endings, claims, pool, writer, self.live, self.feed, admission)
         self.intake = Intake(
             database,
             writer,
+            self.feed,
             admission,
             daily_prompts=settings.basic_daily_prompts,
             room_limit=settings.prompt_room_limit,
         )
-        self.canceller = Canceller(database, pool, self.live, writer, admission)
+        self.canceller = Canceller(database, pool, self.live, self.feed, writer, admission)
         self.actors: tuple[Actor, ...] = (
             writer,
             FinishPoll(database, self.live),
+            FeedPoll(database, self.feed),
             committer,
             Heartbeat(claims, pool, lease),
             pool,
-            FinishListener(redis, self.live, pool.abandon),
+            Listener(redis, self.live, self.feed, pool.abandon),
             Reader(stream, claims, pool, writer),
             Sweeper(database, stream, writer, admission, lease),
             self.intake,
         )
+
+    def hang_up(self) -> None:
+        """Let everyone go who waits or listens: this process is shutting down."""
+        self.live.close()
+        self.feed.close()

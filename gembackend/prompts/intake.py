@@ -12,6 +12,7 @@ from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts import store
 from gembackend.prompts.admission import Admission
+from gembackend.prompts.feed import Feed
 from gembackend.prompts.writer import StreamWriter, Wake
 
 log = logs.logger(__name__)
@@ -34,6 +35,7 @@ class Intake(Actor):
         self,
         database: Database,
         writer: StreamWriter,
+        feed: Feed,
         admission: Admission,
         *,
         daily_prompts: int,
@@ -42,6 +44,7 @@ class Intake(Actor):
         super().__init__("intake")
         self._database = database
         self._writer = writer
+        self._feed = feed
         self._admission = admission
         self._daily_prompts = daily_prompts
         self._room_limit = room_limit
@@ -115,6 +118,7 @@ class Intake(Actor):
             self._admission.accepted()
             metrics.PROMPTS_ACCEPTED.inc()
             self._writer.tell(Wake(prompt.chatroom_id, "intake"))
+            self._feed.changed([prompt.chatroom_id])
             log.info(
                 "prompt_accepted",
                 prompt_id=str(prompt.id),

@@ -2,23 +2,16 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from redis.asyncio import Redis
-
-from gembackend.actors import Actor, Periodic
+from gembackend.actors import Periodic
 from gembackend.plumbing.faults import Fault
-from gembackend.plumbing.ids import parse_id
 from gembackend.plumbing.postgres import Database
-from gembackend.plumbing.redis import OUTAGES
 from gembackend.prompts import upkeep_store as store
-from gembackend.prompts.stream import FINISHED_CHANNEL
 
 POLL_SECONDS = 1.0
-PAUSE_SECONDS = 0.25
-LISTEN_SECONDS = 0.2
 
 
 class Finish:
@@ -42,7 +35,7 @@ class Finish:
 
 
 class Live:
-    """The register of waiters. The committer reports what this process stored, the two actors below all else."""
+    """The register of waiters. The committer reports what this process stored, the listener and the poll the rest."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[UUID, set[Finish]] = defaultdict(set)
@@ -79,34 +72,6 @@ class Live:
         self.finished(self.watched())
 
 
-class FinishListener(Actor):
-    """Hears through Redis what other processes have finished or cancelled, and lets go of it here."""
-
-    def __init__(self, client: Redis, live: Live, abandon: Callable[[UUID], object]) -> None:
-        super().__init__("finish-listener")
-        self._client = client
-        self._live = live
-        self._abandon = abandon
-
-    async def run(self) -> None:
-        """Listen until told to stop, subscribing again after every outage."""
-        while not self.stopping.is_set():
-            try:
-                async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
-                    await channel.subscribe(FINISHED_CHANNEL)
-                    while not self.stopping.is_set():
-                        message = await channel.get_message(timeout=LISTEN_SECONDS)
-                        if message is not None:
-                            self._take(_ids(message["data"]))
-            except OUTAGES:
-                await self.pause(PAUSE_SECONDS)
-
-    def _take(self, prompt_ids: list[UUID]) -> None:
-        self._live.finished(prompt_ids)
-        for prompt_id in prompt_ids:
-            self._abandon(prompt_id)
-
-
 class FinishPoll(Periodic):
     """Asks the database about everything that is waited for: what a lost notice is made up by."""
 
@@ -124,8 +89,3 @@ class FinishPoll(Periodic):
             ended = await store.finished_among(connection, watched)
         self._live.finished(ended)
         return len(ended)
-
-
-def _ids(data: bytes) -> list[UUID]:
-    words = data.decode("ascii", "replace").split()
-    return [prompt_id for word in words if (prompt_id := parse_id(word)) is not None]

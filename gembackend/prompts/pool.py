@@ -13,6 +13,7 @@ from gembackend.plumbing import logs, metrics
 from gembackend.prompts import attempt
 from gembackend.prompts.attempt import Model, Result
 from gembackend.prompts.breaker import Breaker
+from gembackend.prompts.feed import Feed
 from gembackend.prompts.limit import AdaptiveLimit
 from gembackend.prompts.outcome import BLOCKS, FINISHES, MESSAGES, STATUSES, Answered, Health, Retry
 from gembackend.prompts.store import Claimed
@@ -56,6 +57,7 @@ class WorkerPool(Actor):
         self,
         model: Model,
         endings: Mailbox[Ended],
+        feed: Feed,
         limit: AdaptiveLimit,
         breaker: Breaker,
         *,
@@ -64,6 +66,7 @@ class WorkerPool(Actor):
         super().__init__("worker-pool")
         self._model = model
         self._endings = endings
+        self._feed = feed
         self._limit = limit
         self._breaker = breaker
         self._max_attempts = max_attempts
@@ -112,11 +115,13 @@ class WorkerPool(Actor):
         self._runs[claimed.id] = run
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
         run.task = asyncio.create_task(self._work(run), name=f"attempt-{claimed.id}")
+        self._feed.changed([claimed.chatroom_id])
 
     def release(self, run: Run) -> None:
         """The run's end has been dealt with: its slot is free."""
         if self._runs.get(run.claimed.id) is run:
             del self._runs[run.claimed.id]
+        self._feed.hush(run.claimed)
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
         self._vacated.set()
 
@@ -162,7 +167,12 @@ class WorkerPool(Actor):
         result: Result | None = None
         try:
             result = await attempt.run(
-                claimed, self._model, max_attempts=self._max_attempts, outage=self._learn, random=random
+                claimed,
+                self._model,
+                voice=self._feed.voice(claimed),
+                max_attempts=self._max_attempts,
+                outage=self._learn,
+                random=random,
             )
         except asyncio.CancelledError:
             self._learn("neutral")

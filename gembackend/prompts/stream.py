@@ -17,6 +17,7 @@ from gembackend.plumbing.ids import parse_id
 STREAM = "gembackend:hints"
 GROUP = "workers"
 FINISHED_CHANNEL = "gembackend:finished"
+FEED_CHANNEL = "gembackend:feed"
 EPOCH_KEY = "gembackend:epoch"
 BLOCK_MILLISECONDS = 200
 """How long one read waits; a reader that is told to stop ends its read first, so this is kept short."""
@@ -82,8 +83,15 @@ class Stream:
             raise _lost(error) from error
         return [_hint(entry) for entry in answer[1] if entry[0] is not None]
 
-    async def write(self, hints: Iterable[UUID] = (), done: Sequence[str] = (), finished: Sequence[UUID] = ()) -> None:
-        """One round trip: add hints, acknowledge and delete entries, tell every process which prompts finished."""
+    async def write(
+        self,
+        hints: Iterable[UUID] = (),
+        done: Sequence[str] = (),
+        finished: Sequence[UUID] = (),
+        casts: Sequence[bytes] = (),
+    ) -> None:
+        """One round trip: add hints, acknowledge and delete entries, tell every process which prompts finished, and
+        what listeners hear."""
         pipeline = self._client.pipeline(transaction=False)
         for chatroom_id in hints:
             pipeline.xadd(STREAM, {"chatroom": str(chatroom_id)})
@@ -92,6 +100,8 @@ class Stream:
             pipeline.xdel(STREAM, *done)
         if finished:
             pipeline.publish(FINISHED_CHANNEL, " ".join(map(str, finished)))
+        for payload in casts:
+            pipeline.publish(FEED_CHANNEL, payload)
         await pipeline.execute()
 
     async def epoch(self) -> str:

@@ -1,4 +1,4 @@
-"""The one writer to Redis: hints, acknowledgements and finish notices, gathered into pipelines."""
+"""The one writer to Redis: hints, acknowledgements, finish notices and the feed, gathered into pipelines."""
 
 import asyncio
 from collections.abc import Sequence
@@ -39,7 +39,14 @@ class Finished:
     prompt_ids: tuple[UUID, ...]
 
 
-Note = Wake | Done | Finished
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """A message of the feed, for every process."""
+
+    payload: bytes
+
+
+Note = Wake | Done | Finished | Cast
 
 
 class StreamWriter(Actor):
@@ -96,8 +103,9 @@ class StreamWriter(Actor):
             if isinstance(note, Done):
                 self._unacknowledged.extend(note.entry_ids)
         finished = [prompt_id for note in batch if isinstance(note, Finished) for prompt_id in note.prompt_ids]
+        casts = [note.payload for note in batch if isinstance(note, Cast)]
         try:
-            await self._stream.write(hints, self._unacknowledged, finished)
+            await self._stream.write(hints, self._unacknowledged, finished, casts)
         except OUTAGES as error:
             if not self._away:
                 log.warning("redis_unavailable", error=type(error).__name__)

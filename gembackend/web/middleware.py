@@ -20,6 +20,7 @@ CLIENT_GONE = 499
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = web.RequestKey("request_id", str)
+_STARTED = web.RequestKey("started", float)
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -34,7 +35,7 @@ log = logger(__name__)
 async def observed(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer one request under its id, and account for it whatever happens."""
     structlog.contextvars.bind_contextvars(request_id=request_id(request))
-    started = time.perf_counter()
+    request[_STARTED] = time.perf_counter()
     status = CLIENT_GONE
     metrics.HTTP_IN_FLIGHT.inc()
     try:
@@ -45,14 +46,18 @@ async def observed(request: web.Request, handler: Handler) -> web.StreamResponse
         status = 500
         raise
     finally:
-        metrics.HTTP_IN_FLIGHT.dec()
-        account(request, _template(request), status, time.perf_counter() - started)
+        _settle(request, status)
 
 
 def dress(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Put on an answer the headers that every answer has."""
     response.headers.update(_HEADERS)
     response.headers["X-Request-ID"] = request_id(request)
+
+
+def settle(request: web.Request) -> None:
+    """Account now for a request whose answer has begun and goes on for as long as the client likes."""
+    _settle(request, 200)
 
 
 def request_id(request: web.BaseRequest) -> str:
@@ -91,6 +96,13 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         # Part of an answer is on its way; a second one would be read as its continuation.
         raise ConnectionAbortedError
     return problems.render(fault, request_id(request))
+
+
+def _settle(request: web.Request, status: int) -> None:
+    """Account for a request, once."""
+    if (started := request.pop(_STARTED, None)) is not None:
+        metrics.HTTP_IN_FLIGHT.dec()
+        account(request, _template(request), status, time.perf_counter() - started)
 
 
 def _template(request: web.Request) -> str:

@@ -24,6 +24,8 @@ Authenticate = Callable[[str], Awaitable[Session]]
 """Turns a bearer token into a session, or raises Fault("unauthorized")."""
 
 _SESSION = web.RequestKey("session", object)
+_TOKEN = web.RequestKey("token", str)
+_AUTHENTICATE = web.RequestKey("authenticate", object)
 # RFC 6750, section 2.1; the scheme's name is case-insensitive (RFC 9110, section 11.1).
 _BEARER = re.compile(r"bearer +([A-Za-z0-9\-._~+/]{1,4096}=*)", re.IGNORECASE)
 
@@ -32,7 +34,8 @@ def guarded(handler: Handler, authenticate: Authenticate) -> Handler:
     """The handler behind a session check."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        request[_SESSION] = await authenticate(_bearer_token(request))
+        request[_TOKEN], request[_AUTHENTICATE] = _bearer_token(request), authenticate
+        request[_SESSION] = await authenticate(request[_TOKEN])
         return await handler(request)
 
     return checked
@@ -41,6 +44,11 @@ def guarded(handler: Handler, authenticate: Authenticate) -> Handler:
 def session_of(request: web.Request) -> Session:
     """The session of a request to a guarded route."""
     return cast(Session, request[_SESSION])
+
+
+async def renew_session(request: web.Request) -> None:
+    """Check once more that the session of a long request lives; raises Fault as its first check would."""
+    await cast(Authenticate, request[_AUTHENTICATE])(request[_TOKEN])
 
 
 def _bearer_token(request: web.Request) -> str:

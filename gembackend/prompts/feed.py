@@ -1,0 +1,303 @@
+"""What listeners to a room hear at once: that a prompt changed, and what Gemini is saying, from any process.
+
+PostgreSQL has the story; the feed only says when to look, and carries the text that is not stored yet. Processes tell
+each other which rooms are listened to, so that nothing is sent about the others. Everything sent may get lost: the
+poll makes up for a change, and a gap in a text is asked for, or closed by the stored reply.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from uuid import UUID
+
+import msgspec
+
+from gembackend.actors import Periodic
+from gembackend.plumbing import metrics
+from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.postgres import Database
+from gembackend.prompts import upkeep_store as store
+from gembackend.prompts.outcome import clean_text
+from gembackend.prompts.store import Claimed
+from gembackend.prompts.writer import Cast, StreamWriter
+
+POLL_SECONDS = 1.0
+ANNOUNCE_SECONDS = 5.0
+ATTENDED_SECONDS = 15.0
+"""How long a room counts as listened to in another process after that process has last said so."""
+LINGER_SECONDS = 600.0
+"""How long replies to a room are streamed after its last listener: who listened once will listen again."""
+ASK_SECONDS = 1.0
+"""The least time between two questions for the same missing text."""
+ROOMS_IN_A_MESSAGE = 500
+
+
+class Attend(msgspec.Struct, frozen=True, tag="attend"):
+    """A process has listeners to these rooms; if it `wants`, it asks for what their prompts have said so far."""
+
+    process: str
+    rooms: list[UUID]
+    wants: bool
+
+
+class Changed(msgspec.Struct, frozen=True, tag="changed"):
+    """A prompt of this room has changed."""
+
+    process: str
+    room: UUID
+
+
+class Said(msgspec.Struct, frozen=True, tag="said"):
+    """What the attempt with this fence has said from the character `start` on."""
+
+    process: str
+    room: UUID
+    fence: int
+    start: int
+    text: str
+
+
+_MESSAGES = msgspec.msgpack.Decoder(Attend | Changed | Said)
+
+
+@dataclass(slots=True)
+class _Words:
+    """All that an attempt has said so far; `mine` if it runs in this process."""
+
+    fence: int
+    mine: bool
+    text: str = ""
+
+
+class Ear:
+    """One listener."""
+
+    def __init__(self, feed: "Feed", chatroom_id: UUID) -> None:
+        self._feed = feed
+        self._chatroom_id = chatroom_id
+        self._news = asyncio.Event()
+        self._changed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether this process is shutting down."""
+        return self._feed.closed
+
+    async def heard(self, seconds: float) -> bool:
+        """Wait for news at most so long; tells whether a prompt of the room has changed, beyond having said more."""
+        if not self.closed:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+            except TimeoutError:
+                return False
+        self._news.clear()
+        changed, self._changed = self._changed, False
+        return changed
+
+    def text(self, fence: int) -> str:
+        """All that the attempt with this fence has said so far, as far as it is known here."""
+        return self._feed.text(self._chatroom_id, fence)
+
+    def wake(self, *, changed: bool) -> None:
+        """There is news."""
+        self._changed |= changed
+        self._news.set()
+
+
+class Voice:
+    """What one attempt says aloud, piece by piece."""
+
+    def __init__(self, feed: "Feed", claimed: Claimed) -> None:
+        self._feed = feed
+        self._claimed = claimed
+        self._begun = monotonic()
+        self._silent = True
+
+    def __call__(self, piece: str) -> None:
+        """Say more."""
+        if self._silent:
+            self._silent = False
+            metrics.GEMINI_FIRST_TOKEN_SECONDS.observe(monotonic() - self._begun)
+        self._feed.say(self._claimed.chatroom_id, self._claimed.fence, clean_text(piece))
+
+
+class Feed:
+    """This process's listeners, what they hear, and what is told to other processes."""
+
+    def __init__(self, writer: StreamWriter, process: str) -> None:
+        self.closed = False
+        self._writer = writer
+        self._process = process
+        self._ears: defaultdict[UUID, set[Ear]] = defaultdict(set)
+        self._elsewhere: dict[UUID, float] = {}
+        self._lingering: dict[UUID, float] = {}
+        self._words: dict[UUID, _Words] = {}
+        self._asked: dict[UUID, float] = {}
+
+    @contextmanager
+    def listen(self, chatroom_id: UUID) -> Iterator[Ear]:
+        """Listen to a room until the block ends."""
+        ear = Ear(self, chatroom_id)
+        self._ears[chatroom_id].add(ear)
+        self._cast(Attend(self._process, [chatroom_id], wants=True))
+        try:
+            yield ear
+        finally:
+            ears = self._ears[chatroom_id]
+            ears.discard(ear)
+            if not ears:
+                self._forget(chatroom_id)
+
+    def rooms(self) -> list[UUID]:
+        """The rooms that somebody listens to in this process."""
+        return list(self._ears)
+
+    def changed(self, chatroom_ids: Iterable[UUID]) -> None:
+        """Prompts of these rooms have changed, as this process has just stored."""
+        for chatroom_id in chatroom_ids:
+            self.wake(chatroom_id, changed=True)
+            if chatroom_id in self._elsewhere:
+                self._cast(Changed(self._process, chatroom_id))
+
+    def voice(self, claimed: Claimed) -> Voice | None:
+        """The voice of an attempt that begins; None when nobody would hear it."""
+        room = claimed.chatroom_id
+        if room not in self._ears and room not in self._elsewhere and room not in self._lingering:
+            return None
+        self._words[room] = _Words(claimed.fence, mine=True)
+        return Voice(self, claimed)
+
+    def say(self, chatroom_id: UUID, fence: int, piece: str) -> None:
+        """An attempt of this process has said more."""
+        words = self._words.get(chatroom_id)
+        if words is None or words.fence != fence:
+            return
+        start = len(words.text)
+        words.text += piece
+        self.wake(chatroom_id, changed=False)
+        if chatroom_id in self._elsewhere:
+            self._cast(Said(self._process, chatroom_id, fence, start, piece))
+
+    def hush(self, claimed: Claimed) -> None:
+        """An attempt of this process is over, and what came of it is stored."""
+        words = self._words.get(claimed.chatroom_id)
+        if words is not None and words.fence == claimed.fence:
+            del self._words[claimed.chatroom_id]
+
+    def text(self, chatroom_id: UUID, fence: int) -> str:
+        """All that the attempt with this fence has said so far, as far as it is known here."""
+        words = self._words.get(chatroom_id)
+        return words.text if words is not None and words.fence == fence else ""
+
+    def wake(self, chatroom_id: UUID, *, changed: bool) -> None:
+        """Let this process's listeners to a room know."""
+        for ear in self._ears.get(chatroom_id, ()):
+            ear.wake(changed=changed)
+
+    def take(self, payload: bytes) -> None:
+        """A message of some process; what cannot be read is of another version, and left."""
+        try:
+            message = _MESSAGES.decode(payload)
+        except msgspec.DecodeError:
+            return
+        if message.process == self._process:
+            return
+        match message:
+            case Attend():
+                self._attended(message)
+            case Changed():
+                self.wake(message.room, changed=True)
+            case Said():
+                self._hear(message)
+
+    def announce(self) -> None:
+        """Tell other processes what is listened to here, and forget what they have not said for too long."""
+        rooms = self.rooms()
+        for first in range(0, len(rooms), ROOMS_IN_A_MESSAGE):
+            self._cast(Attend(self._process, rooms[first : first + ROOMS_IN_A_MESSAGE], wants=False))
+        now = monotonic()
+        for register in (self._elsewhere, self._lingering):
+            for chatroom_id in [room for room, until in register.items() if until < now]:
+                del register[chatroom_id]
+
+    def close(self) -> None:
+        """Let every listener go, now and from now on: this process is shutting down."""
+        self.closed = True
+        for chatroom_id in self.rooms():
+            self.wake(chatroom_id, changed=False)
+
+    def _attended(self, message: Attend) -> None:
+        now = monotonic()
+        for room in message.rooms:
+            self._elsewhere[room] = now + ATTENDED_SECONDS
+            self._lingering[room] = now + LINGER_SECONDS
+            words = self._words.get(room)
+            if message.wants and words is not None and words.mine and words.text:
+                self._cast(Said(self._process, room, words.fence, 0, words.text))
+
+    def _hear(self, message: Said) -> None:
+        """Keep what another process's attempt says in a room that is listened to here."""
+        if message.room not in self._ears:
+            return
+        words = self._words.get(message.room)
+        if words is None or words.fence < message.fence:
+            words = self._words[message.room] = _Words(message.fence, mine=False)
+        if words.mine or words.fence > message.fence:
+            return
+        known = len(words.text)
+        if message.start > known:
+            self._ask(message.room)
+        elif message.start + len(message.text) > known:
+            words.text += message.text[known - message.start :]
+            self.wake(message.room, changed=False)
+
+    def _ask(self, chatroom_id: UUID) -> None:
+        """Ask for all of a text of which a part did not come."""
+        now = monotonic()
+        if self._asked.get(chatroom_id, 0.0) < now:
+            self._asked[chatroom_id] = now + ASK_SECONDS
+            self._cast(Attend(self._process, [chatroom_id], wants=True))
+
+    def _forget(self, chatroom_id: UUID) -> None:
+        """The last listener to a room has gone."""
+        del self._ears[chatroom_id]
+        self._asked.pop(chatroom_id, None)
+        self._lingering[chatroom_id] = monotonic() + LINGER_SECONDS
+        words = self._words.get(chatroom_id)
+        if words is not None and not words.mine:
+            del self._words[chatroom_id]
+
+    def _cast(self, message: Attend | Changed | Said) -> None:
+        self._writer.tell(Cast(msgspec.msgpack.encode(message)))
+
+
+class FeedPoll(Periodic):
+    """Asks the database which of the rooms listened to have changed: what a lost message is made up by."""
+
+    def __init__(self, database: Database, feed: Feed) -> None:
+        super().__init__("feed-poll", POLL_SECONDS, expected=(Fault,))
+        self._database = database
+        self._feed = feed
+        self._seen: dict[UUID, tuple[int, ...]] = {}
+        self._announced = 0.0
+
+    async def run_once(self) -> int:
+        """Announce when it is time, then ask once; tells how many rooms had changed."""
+        if monotonic() - self._announced >= ANNOUNCE_SECONDS:
+            self._announced = monotonic()
+            self._feed.announce()
+        rooms = self._feed.rooms()
+        if not rooms:
+            self._seen.clear()
+            return 0
+        async with self._database.connection() as connection:
+            states = await store.room_states(connection, rooms)
+        changed = [room for room in rooms if self._seen.get(room) != states.get(room)]
+        self._seen = {room: state for room in rooms if (state := states.get(room)) is not None}
+        for room in changed:
+            self._feed.wake(room, changed=True)
+        return len(changed)

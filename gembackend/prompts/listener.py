@@ -1,0 +1,54 @@
+"""Hears through Redis what other processes tell: which prompts have finished, and what rooms' listeners hear."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from gembackend.actors import Actor
+from gembackend.plumbing.ids import parse_id
+from gembackend.plumbing.redis import OUTAGES
+from gembackend.prompts.feed import Feed
+from gembackend.prompts.live import Live
+from gembackend.prompts.stream import FEED_CHANNEL, FINISHED_CHANNEL
+
+PAUSE_SECONDS = 0.25
+LISTEN_SECONDS = 0.2
+
+
+class Listener(Actor):
+    """Passes on what it hears. A prompt that another process has finished or cancelled is let go of here."""
+
+    def __init__(self, client: Redis, live: Live, feed: Feed, abandon: Callable[[UUID], object]) -> None:
+        super().__init__("listener")
+        self._client = client
+        self._live = live
+        self._feed = feed
+        self._abandon = abandon
+
+    async def run(self) -> None:
+        """Listen until told to stop, subscribing again after every outage."""
+        while not self.stopping.is_set():
+            try:
+                async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+                    await channel.subscribe(FINISHED_CHANNEL, FEED_CHANNEL)
+                    while not self.stopping.is_set():
+                        message = await channel.get_message(timeout=LISTEN_SECONDS)
+                        if message is not None:
+                            self._take(message["channel"].decode(), message["data"])
+            except OUTAGES:
+                await self.pause(PAUSE_SECONDS)
+
+    def _take(self, channel: str, data: bytes) -> None:
+        if channel == FEED_CHANNEL:
+            self._feed.take(data)
+            return
+        prompt_ids = _ids(data)
+        self._live.finished(prompt_ids)
+        for prompt_id in prompt_ids:
+            self._abandon(prompt_id)
+
+
+def _ids(data: bytes) -> list[UUID]:
+    words = data.decode("ascii", "replace").split()
+    return [prompt_id for word in words if (prompt_id := parse_id(word)) is not None]

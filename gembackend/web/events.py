@@ -1,0 +1,68 @@
+"""Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+
+import asyncio
+
+from aiohttp import web
+
+from gembackend.web.middleware import settle
+from gembackend.web.routing import Parameter
+
+MEDIA_TYPE = "text/event-stream"
+RECONNECT_MILLISECONDS = 1000
+"""What clients are told to wait before they connect again."""
+WRITE_SECONDS = 20.0
+"""How long a client may take no byte before it is taken for gone."""
+
+LAST_EVENT_ID = Parameter(
+    "Last-Event-ID",
+    "header",
+    "The id of the last event that was received: the stream goes on behind it.",
+    str,
+    None,
+)
+
+
+class EventStream:
+    """One stream of events to one client. Events are gathered by `add` and sent by `flush`."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no"})
+        self._unsent = bytearray(b"retry: %d\n\n" % RECONNECT_MILLISECONDS)
+
+    async def open(self) -> None:
+        """Begin the answer; the request counts as answered from now on."""
+        await self._response.prepare(self._request)
+        settle(self._request)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is still somebody at the other end."""
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing()
+
+    def add(self, name: str, event_id: str, data: bytes) -> None:
+        """Take an event; `data` is JSON, and so has no line breaks."""
+        self._unsent += b"id: %b\nevent: %b\ndata: %b\n\n" % (event_id.encode(), name.encode(), data)
+
+    async def flush(self) -> None:
+        """Send what has been added; a client that is gone, or takes nothing for long, is not `connected` any more."""
+        if not self._unsent:
+            return
+        unsent, self._unsent = bytes(self._unsent), bytearray()
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await self._response.write(unsent)
+        except (ConnectionError, TimeoutError):
+            if self._request.transport is not None:
+                self._request.transport.abort()
+
+    async def beat(self) -> None:
+        """Send a comment, which keeps proxies from closing the connection and finds out whether it is there."""
+        self._unsent += b": still here\n\n"
+        await self.flush()
+
+    @property
+    def response(self) -> web.StreamResponse:
+        """What the handler returns."""
+        return self._response

@@ -64,7 +64,7 @@ class EventRoutes:
             if ear.closed:
                 raise Fault("shutting_down", "This process is shutting down; try again.", retry_after=1)
             story = Story(await self._place(request, user_id, chatroom_id))
-            await stream.open()
+            await stream.open(gone=ear.rouse)
             metrics.STREAMS_OPEN.inc()
             begun = monotonic()
             reason = "error"

@@ -74,6 +74,9 @@ class Ear(Protocol):
     async def heard(self, seconds: float) -> bool:
         """Wait for news at most so long; tells whether a prompt of the room has changed, beyond having said more."""
 
+    def rouse(self) -> None:
+        """End the wait under way, or the next one."""
+
     def text(self, fence: int) -> str:
         """All that the attempt with this fence has said so far, as far as it is known here."""
 

@@ -182,6 +182,6 @@ def _joined(ranges: Iterable[tuple[int, int]], behind: int) -> tuple[tuple[int, 
     for first, last in sorted(ranges):
         if joined and first <= joined[-1][1] + 1:
             joined[-1] = (joined[-1][0], max(joined[-1][1], last))
-        elif last > behind:
-            joined.append((max(first, behind + 1), last))
+        elif first > behind:
+            joined.append((first, last))
     return tuple(joined)

@@ -102,6 +102,10 @@ class Ear:
         """All that the attempt with this fence has said so far, as far as it is known here."""
         return self._feed.text(self._chatroom_id, fence)
 
+    def rouse(self) -> None:
+        """End the wait under way, or the next one."""
+        self._news.set()
+
     def wake(self, *, changed: bool) -> None:
         """There is news."""
         self._changed |= changed
@@ -296,8 +300,8 @@ class FeedPoll(Periodic):
             return 0
         async with self._database.connection() as connection:
             states = await store.room_states(connection, rooms)
-        changed = [room for room in rooms if self._seen.get(room) != states.get(room)]
-        self._seen = {room: state for room in rooms if (state := states.get(room)) is not None}
+        changed = [room for room in rooms if room not in states or self._seen.get(room) != states[room]]
+        self._seen = states
         for room in changed:
             self._feed.wake(room, changed=True)
         return len(changed)

@@ -5,6 +5,7 @@ parser, and logs the offending line whole; it also lets a connection send its he
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -36,7 +37,7 @@ class ConnectionServer(web.Server):
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_headers_timer",)
+    __slots__ = ("_headers_timer", "_when_lost")
 
     def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(
@@ -50,6 +51,11 @@ class Connection(RequestHandler):
             **options,
         )
         self._headers_timer: asyncio.TimerHandle | None = None
+        self._when_lost: Callable[[], None] | None = None
+
+    def when_lost(self, call: Callable[[], None]) -> None:
+        """Call this when the connection is lost, which the handler of a long answer would find out late."""
+        self._when_lost = call
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give a new connection HEADERS_SECONDS to send a request's headers."""
@@ -73,9 +79,11 @@ class Connection(RequestHandler):
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the clock with the connection."""
+        """Forget the clock with the connection, and let the handler of a long answer know."""
         self._stop_timer()
         super().connection_lost(exc)
+        if self._when_lost is not None:
+            self._when_lost()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -1,9 +1,12 @@
 """Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
 
 import asyncio
+from collections.abc import Callable
+from typing import cast
 
 from aiohttp import web
 
+from gembackend.web.connection import Connection
 from gembackend.web.middleware import settle
 from gembackend.web.routing import Parameter
 
@@ -30,8 +33,9 @@ class EventStream:
         self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no"})
         self._unsent = bytearray(b"retry: %d\n\n" % RECONNECT_MILLISECONDS)
 
-    async def open(self) -> None:
-        """Begin the answer; the request counts as answered from now on."""
+    async def open(self, gone: Callable[[], None]) -> None:
+        """Begin the answer; the request counts as answered from now on. `gone` is called when the client is."""
+        cast(Connection, self._request.protocol).when_lost(gone)
         await self._response.prepare(self._request)
         settle(self._request)
 

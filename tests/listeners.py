@@ -1,0 +1,98 @@
+"""A client of server-sent events, as https://html.spec.whatwg.org/multipage/server-sent-events.html describes one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+PATIENCE = 15.0
+ENDS = ("prompt.answered", "prompt.failed", "prompt.cancelled")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One event."""
+
+    id: str
+    name: str
+    data: Any
+
+
+class Listener:
+    """One open stream; `heard` is everything so far."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
+        self.heard: list[Heard] = []
+        self.comments = 0
+
+    async def next(self) -> Heard | None:
+        """The next event; None at the end of the stream."""
+        fields: dict[str, str] = {}
+        async for raw in self.response.content:
+            line = raw.decode().removesuffix("\n")
+            if line.startswith(":"):
+                self.comments += 1
+            elif line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif "data" in fields:
+                self.heard.append(Heard(fields["id"], fields["event"], json.loads(fields["data"])))
+                return self.heard[-1]
+            else:
+                fields = {}
+        return None
+
+    async def until(self, *names: str, count: int = 1) -> list[Heard]:
+        """Read until so many events with one of these names have come; gives all that were read."""
+        first = len(self.heard)
+        async with asyncio.timeout(PATIENCE):
+            while count:
+                event = await self.next()
+                assert event is not None, f"the stream ended before {names}: {self.heard}"
+                count -= event.name in names
+        return self.heard[first:]
+
+    async def rest(self) -> list[Heard]:
+        """Read until the stream ends by itself."""
+        first = len(self.heard)
+        async with asyncio.timeout(PATIENCE):
+            while await self.next() is not None:
+                pass
+        return self.heard[first:]
+
+
+@asynccontextmanager
+async def listening(
+    base: str, room: str, token: str | None, last_event_id: str | None = None
+) -> AsyncIterator[Listener]:
+    """Listen to a room over a connection of its own."""
+    headers = {"Authorization": f"Bearer {token}"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+    async with (
+        aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=120)) as http,
+        http.get(f"/v1/chatroom/{room}/events", headers=headers) as response,
+    ):
+        assert response.status == 200, await response.text()
+        assert response.content_type == "text/event-stream"
+        yield Listener(response)
+
+
+def names(events: list[Heard]) -> list[str]:
+    """The names, with one for any number of deltas in a row."""
+    told = [event.name for event in events]
+    return [name for number, name in enumerate(told) if name != "reply.delta" or told[number - 1 : number] != [name]]
+
+
+def text_of(events: list[Heard]) -> str:
+    """What the deltas behind the last `prompt.running` add up to."""
+    text = ""
+    for event in events:
+        if event.name == "prompt.running":
+            text = ""
+        elif event.name == "reply.delta":
+            text += event.data["text"]
+    return text

@@ -103,8 +103,8 @@ class EventRoutes:
             except Fault as fault:
                 if fault.code.name == "unauthorized":
                     return "session ended"
-            if story.run is not None:
-                _add(stream, story.hear(ear.text(story.run.fence)))
+            if story.speaking is not None:
+                _add(stream, story.hear(ear.text(*story.speaking)))
             await stream.flush()
             if monotonic() - beaten > BEAT_SECONDS:
                 beaten = monotonic()

@@ -77,8 +77,8 @@ class Ear(Protocol):
     def rouse(self) -> None:
         """End the wait under way, or the next one."""
 
-    def text(self, fence: int) -> str:
-        """All that the attempt with this fence has said so far, as far as it is known here."""
+    def text(self, prompt_id: UUID, fence: int) -> str:
+        """All that this attempt at a prompt has said so far, as far as it is known here."""
 
 
 class Listen(Protocol):

@@ -109,9 +109,9 @@ class Story:
         self._speaking: Prompt | None = None
 
     @property
-    def run(self) -> Run | None:
-        """The attempt that `hear` takes text of; None while none is under way."""
-        return self.place.run if self._speaking else None
+    def speaking(self) -> tuple[UUID, int] | None:
+        """The prompt and fence of the attempt that `hear` takes text of; None while none is under way."""
+        return (self._speaking.id, self.place.run.fence) if self._speaking and self.place.run else None
 
     def begin(self) -> None:
         """The room is going to be read again, from the place's `ended` on."""

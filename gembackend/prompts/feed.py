@@ -51,10 +51,11 @@ class Changed(msgspec.Struct, frozen=True, tag="changed"):
 
 
 class Said(msgspec.Struct, frozen=True, tag="said"):
-    """What the attempt with this fence has said from the character `start` on."""
+    """What the attempt at a prompt with this fence has said from the character `start` on."""
 
     process: str
     room: UUID
+    prompt: UUID
     fence: int
     start: int
     text: str
@@ -67,6 +68,7 @@ _MESSAGES = msgspec.msgpack.Decoder(Attend | Changed | Said)
 class _Words:
     """All that an attempt has said so far; `mine` if it runs in this process."""
 
+    prompt_id: UUID
     fence: int
     mine: bool
     text: str = ""
@@ -98,9 +100,9 @@ class Ear:
         changed, self._changed = self._changed, False
         return changed
 
-    def text(self, fence: int) -> str:
-        """All that the attempt with this fence has said so far, as far as it is known here."""
-        return self._feed.text(self._chatroom_id, fence)
+    def text(self, prompt_id: UUID, fence: int) -> str:
+        """All that this attempt at a prompt has said so far, as far as it is known here."""
+        return self._feed.text(self._chatroom_id, prompt_id, fence)
 
     def rouse(self) -> None:
         """End the wait under way, or the next one."""
@@ -126,7 +128,7 @@ class Voice:
         if self._silent:
             self._silent = False
             metrics.GEMINI_FIRST_TOKEN_SECONDS.observe(monotonic() - self._begun)
-        self._feed.say(self._claimed.chatroom_id, self._claimed.fence, clean_text(piece))
+        self._feed.say(self._claimed, clean_text(piece))
 
 
 class Feed:
@@ -172,30 +174,30 @@ class Feed:
         room = claimed.chatroom_id
         if room not in self._ears and room not in self._elsewhere and room not in self._lingering:
             return None
-        self._words[room] = _Words(claimed.fence, mine=True)
+        self._words[room] = _Words(claimed.id, claimed.fence, mine=True)
         return Voice(self, claimed)
 
-    def say(self, chatroom_id: UUID, fence: int, piece: str) -> None:
+    def say(self, claimed: Claimed, piece: str) -> None:
         """An attempt of this process has said more."""
-        words = self._words.get(chatroom_id)
-        if words is None or words.fence != fence:
+        room = claimed.chatroom_id
+        words = self._words_of(room, claimed.id, claimed.fence)
+        if words is None:
             return
         start = len(words.text)
         words.text += piece
-        self.wake(chatroom_id, changed=False)
-        if chatroom_id in self._elsewhere:
-            self._cast(Said(self._process, chatroom_id, fence, start, piece))
+        self.wake(room, changed=False)
+        if room in self._elsewhere:
+            self._cast(Said(self._process, room, claimed.id, claimed.fence, start, piece))
 
     def hush(self, claimed: Claimed) -> None:
         """An attempt of this process is over, and what came of it is stored."""
-        words = self._words.get(claimed.chatroom_id)
-        if words is not None and words.fence == claimed.fence:
+        if self._words_of(claimed.chatroom_id, claimed.id, claimed.fence) is not None:
             del self._words[claimed.chatroom_id]
 
-    def text(self, chatroom_id: UUID, fence: int) -> str:
-        """All that the attempt with this fence has said so far, as far as it is known here."""
-        words = self._words.get(chatroom_id)
-        return words.text if words is not None and words.fence == fence else ""
+    def text(self, chatroom_id: UUID, prompt_id: UUID, fence: int) -> str:
+        """All that this attempt at a prompt has said so far, as far as it is known here."""
+        words = self._words_of(chatroom_id, prompt_id, fence)
+        return words.text if words is not None else ""
 
     def wake(self, chatroom_id: UUID, *, changed: bool) -> None:
         """Let this process's listeners to a room know."""
@@ -241,16 +243,16 @@ class Feed:
             self._lingering[room] = now + LINGER_SECONDS
             words = self._words.get(room)
             if message.wants and words is not None and words.mine and words.text:
-                self._cast(Said(self._process, room, words.fence, 0, words.text))
+                self._cast(Said(self._process, room, words.prompt_id, words.fence, 0, words.text))
 
     def _hear(self, message: Said) -> None:
         """Keep what another process's attempt says in a room that is listened to here."""
         if message.room not in self._ears:
             return
-        words = self._words.get(message.room)
-        if words is None or words.fence < message.fence:
-            words = self._words[message.room] = _Words(message.fence, mine=False)
-        if words.mine or words.fence > message.fence:
+        words = self._words_of(message.room, message.prompt, message.fence)
+        if words is None:
+            words = self._words[message.room] = _Words(message.prompt, message.fence, mine=False)
+        elif words.mine:
             return
         known = len(words.text)
         if message.start > known:
@@ -265,6 +267,10 @@ class Feed:
         if self._asked.get(chatroom_id, 0.0) < now:
             self._asked[chatroom_id] = now + ASK_SECONDS
             self._cast(Attend(self._process, [chatroom_id], wants=True))
+
+    def _words_of(self, chatroom_id: UUID, prompt_id: UUID, fence: int) -> _Words | None:
+        words = self._words.get(chatroom_id)
+        return words if words is not None and (words.prompt_id, words.fence) == (prompt_id, fence) else None
 
     def _forget(self, chatroom_id: UUID) -> None:
         """The last listener to a room has gone."""

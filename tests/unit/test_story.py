@@ -138,9 +138,9 @@ class Room(RuleBasedStateMachine):
             if len(page) < limit:
                 break
             behind = page[-1].sequence
-        if (run := self.story.run) is not None:
-            row = next(row for row in self.rows if row.sequence == run.sequence)
-            assert row.fence == run.fence and row.status == "running"
+        if self.story.speaking is not None:
+            row = next(row for row in self.rows if row.id == self.story.speaking[0])
+            assert (row.fence, row.status) == (self.story.speaking[1], "running")
             self.received.extend(self.story.hear(row.said))
 
     @precondition(lambda self: self.received and not any(row.beginnings > 1 for row in self.rows))
@@ -234,3 +234,20 @@ def test_a_failed_prompt_was_running_first_for_those_who_did_not_see_it() -> Non
     story = Story(Place(0, 0))
     names = [event.name for event in story.read([Row(1, status="failed", attempts=5, fence=5).entry()])]
     assert names == ["prompt.queued", "prompt.running", "prompt.failed"]
+
+
+def test_a_new_attempt_is_told_from_its_beginning() -> None:
+    story, row = Story(Place(0, 0)), Row(1, status="running", attempts=1, fence=1)
+    list(story.read([row.entry()]))
+    list(story.hear("nothing usable"))
+    row.attempts = row.fence = 2
+    story.begin()
+    assert [event.name for event in story.read([row.entry()])] == ["prompt.running"]
+    assert [event.data for event in story.hear("better")] == [ReplyDelta(prompt_id=row.id, text="better")]
+
+
+def test_prompts_that_end_out_of_order_make_one_range_when_they_are_neighbours() -> None:
+    story = Story(Place(0, 0))
+    rows = [Row(1), *(Row(number, status="cancelled") for number in (2, 3, 4, 6))]
+    list(story.read([row.entry() for row in rows]))
+    assert story.place == Place(6, 0, ((2, 4), (6, 6)))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import inf
 from time import monotonic
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault, invalid, not_found
 from gembackend.plumbing.postgres import Database
 from gembackend.web.events import LAST_EVENT_ID, MEDIA_TYPE, EventStream
-from gembackend.web.params import path_id
+from gembackend.web.params import PREFER, path_id, prefer_wait, preference_applied
 from gembackend.web.routing import Route
 from gembackend.web.session import renew_session, session_of
 
@@ -49,8 +50,9 @@ class EventRoutes:
                 "What happens in a chatroom, as it happens",
                 stream=True,
                 media=(MEDIA_TYPE,),
-                parameters=(LAST_EVENT_ID,),
-                errors=("too_many_streams", "shutting_down"),
+                parameters=(LAST_EVENT_ID, PREFER),
+                headers=("Preference-Applied",),
+                errors=("validation_failed", "too_many_streams", "shutting_down"),
                 group="Messages",
                 description=_DESCRIPTION,
             )
@@ -59,7 +61,7 @@ class EventRoutes:
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Tell a listener what happens in a room until it hangs up, its session ends, or the room is deleted."""
         user_id, chatroom_id = session_of(request).user_id, path_id(request, "chatroom_id", "chatroom")
-        stream = EventStream(request)
+        stream = EventStream(request, preference_applied(request))
         with self._seat(user_id), self._listen(chatroom_id) as ear:
             if ear.closed:
                 raise Fault("shutting_down", "This process is shutting down; try again.", retry_after=1)
@@ -93,7 +95,8 @@ class EventRoutes:
 
     async def _follow(self, request: web.Request, stream: EventStream, ear: Ear, story: Story) -> str:
         """Tell the story as it unfolds; the word for why it was broken off."""
-        changed, beaten = True, monotonic()
+        changed, beaten, wait = True, monotonic(), prefer_wait(request)
+        until = inf if wait is None else monotonic() + wait
         while True:
             try:
                 await renew_session(request)
@@ -113,7 +116,9 @@ class EventRoutes:
                 return "client gone"
             if ear.closed:
                 return "shutting down"
-            changed = await ear.heard(CHECK_SECONDS) or changed
+            if (left := until - monotonic()) <= 0:
+                return "time over"
+            changed = await ear.heard(min(left, CHECK_SECONDS)) or changed
 
     async def _tell(self, request: web.Request, stream: EventStream, story: Story) -> bool:
         """Read what the listener has not been told and send it; tells whether there still is such a room."""
@@ -163,4 +168,5 @@ Server-sent events, for as long as the client listens: first every prompt that h
 
 Every event has an `id`. A client that comes back with the last one in `Last-Event-ID` is told the rest, without loss or
 repeat, by whichever process it reaches; EventSource clients do so by themselves. The stream ends when the session does,
-when the room is deleted, and when the process shuts down."""
+when the room is deleted, when the process shuts down, and with `Prefer: wait=N` after N seconds (0: as soon as all is
+told that is known)."""

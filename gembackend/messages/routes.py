@@ -16,7 +16,7 @@ from gembackend.quota.rules import seconds_until_reset
 from gembackend.web.body import json_reply, read_body
 from gembackend.web.middleware import request_id
 from gembackend.web.paging import PAGING, encode_cursor, page_of
-from gembackend.web.params import IDEMPOTENCY_KEY, PREFER, idempotency_key, path_id, prefer_wait
+from gembackend.web.params import IDEMPOTENCY_KEY, PREFER, idempotency_key, path_id, prefer_wait, preference_applied
 from gembackend.web.routing import Route
 from gembackend.web.session import session_of
 
@@ -140,7 +140,7 @@ class MessageRoutes:
                 raise not_found("chatroom")
         if prompt is not None and wait is not None and not prompt.finished:
             prompt = await self._waited(user_id, prompt.id, wait)
-        return json_reply(LatestExchange(prompt=prompt), headers=_preference(request))
+        return json_reply(LatestExchange(prompt=prompt), headers=preference_applied(request))
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """The room's messages, oldest first."""
@@ -160,7 +160,7 @@ class MessageRoutes:
         """One prompt; with `Prefer: wait=N`, once it has finished."""
         prompt_id = path_id(request, "prompt_id", "prompt")
         prompt = await self._waited(session_of(request).user_id, prompt_id, prefer_wait(request))
-        return json_reply(prompt, headers=_preference(request))
+        return json_reply(prompt, headers=preference_applied(request))
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         """Cancel a prompt that has not finished; before its first attempt it is not counted."""
@@ -222,10 +222,5 @@ def _queued(new: NewPrompt, verdict: Verdict) -> Prompt:
     )
 
 
-def _preference(request: web.Request) -> dict[str, str]:
-    wait = prefer_wait(request)
-    return {} if wait is None else {"Preference-Applied": f"wait={wait:g}"}
-
-
 def _headers(request: web.Request, prompt: Prompt) -> dict[str, str]:
-    return {"Location": f"/v1/prompt/{prompt.id}"} | _preference(request)
+    return {"Location": f"/v1/prompt/{prompt.id}"} | preference_applied(request)

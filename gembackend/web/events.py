@@ -1,7 +1,7 @@
 """Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from aiohttp import web
@@ -28,9 +28,9 @@ LAST_EVENT_ID = Parameter(
 class EventStream:
     """One stream of events to one client. Events are gathered by `add` and sent by `flush`."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
         self._request = request
-        self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no"})
+        self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no", **headers})
         self._unsent = bytearray(b"retry: %d\n\n" % RECONNECT_MILLISECONDS)
 
     async def open(self, gone: Callable[[], None]) -> None:

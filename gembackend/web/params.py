@@ -56,6 +56,12 @@ def prefer_wait(request: web.Request) -> float | None:
     return None
 
 
+def preference_applied(request: web.Request) -> dict[str, str]:
+    """The header that confirms a `Prefer: wait=N`, when there was one."""
+    wait = prefer_wait(request)
+    return {} if wait is None else {"Preference-Applied": f"wait={wait:g}"}
+
+
 def idempotency_key(request: web.Request) -> str | None:
     """The `Idempotency-Key` header; raises a 422 unless it is 1-255 visible ASCII characters."""
     given = request.headers.getall("Idempotency-Key", [])

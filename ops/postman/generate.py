@@ -47,14 +47,13 @@ def environment() -> dict[str, Any]:
 
 
 def _steps(document: dict[str, Any], folder: Folder) -> Iterator[Step]:
-    """The folder's steps, then the endpoints of its group that no folder names; streams never end, and stay out."""
+    """The folder's steps, then the endpoints of its group that no folder names."""
     yield from folder.steps
     named = {(step.method, step.path) for each in JOURNEY for step in each.steps}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             answers = operation["responses"]
-            streams = any("text/event-stream" in answer.get("content", {}) for answer in answers.values())
-            if folder.group in operation["tags"] and (method.upper(), path) not in named and not streams:
+            if folder.group in operation["tags"] and (method.upper(), path) not in named:
                 query = {
                     parameter["name"]: str(parameter["example"])
                     for parameter in operation["parameters"]
@@ -112,7 +111,7 @@ def _tests(document: dict[str, Any], operation: dict[str, Any], step: Step) -> l
     ]
     required = _required(document, operation, step.status[0])
     if required or step.saves or step.checks:
-        lines.append("const reply = pm.response.code === 204 ? {} : pm.response.json();")
+        lines.append(f"const reply = pm.response.code === 204 ? {{}} : pm.response.{_kind(operation)}();")
     if required and len(step.status) == 1:
         lines.append(
             f'pm.test("the reply has what is described", '
@@ -121,6 +120,12 @@ def _tests(document: dict[str, Any], operation: dict[str, Any], step: Step) -> l
     lines += [f"pm.test({json.dumps(sentence)}, () => {{ {check} }});" for sentence, check in step.checks.items()]
     lines += [f'pm.environment.set("{name}", reply.{member});' for name, member in step.saves.items()]
     return lines
+
+
+def _kind(operation: dict[str, Any]) -> str:
+    """How a script reads the reply."""
+    streams = any("text/event-stream" in answer.get("content", {}) for answer in operation["responses"].values())
+    return "text" if streams else "json"
 
 
 def _required(document: dict[str, Any], operation: dict[str, Any], status: int) -> list[str]:

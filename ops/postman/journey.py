@@ -116,6 +116,16 @@ JOURNEY = (
             Step("GET", f"{_ROOM}/message"),
             Step(
                 "GET",
+                f"{_ROOM}/events",
+                name="What happens in the chatroom, for two seconds",
+                headers={"Prefer": "wait=2", "Last-Event-ID": "0-0"},
+                checks={
+                    "it tells what has happened": 'pm.expect(reply).to.include("event: prompt.queued")'
+                    '.and.include("event: reply.delta").and.include("event: prompt.answered");'
+                },
+            ),
+            Step(
+                "GET",
                 f"{_ROOM}/message/all",
                 checks={
                     "questions and replies take turns": "pm.expect(reply.messages.map(message => message.role))"

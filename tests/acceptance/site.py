@@ -25,12 +25,12 @@ class User:
     def __init__(self, http: aiohttp.ClientSession, token: str, user_id: str) -> None:
         self.id = user_id
         self._http = http
-        self._token = token
+        self.token = token
 
     async def call(self, process: Process, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request and read its answer; underscores in the names of headers stand for hyphens."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await call(self._http, process, method, path, body, {"Authorization": f"Bearer {self._token}", **sent})
+        return await call(self._http, process, method, path, body, {"Authorization": f"Bearer {self.token}", **sent})
 
     async def room(self, process: Process) -> str:
         """Make a chatroom: its id."""

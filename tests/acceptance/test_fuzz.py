@@ -24,6 +24,12 @@ enabled = true
 include-path = "/v1/auth/logout"
 headers = {{ Authorization = "Bearer {other_token}" }}
 
+# A stream goes on for as long as anybody listens; and an id may be none of an event of this room.
+[[operations]]
+include-path = "/v1/chatroom/{{chatroom_id}}/events"
+headers = {{ Authorization = "Bearer {token}", Prefer = "wait=0" }}
+checks.positive_data_acceptance.enabled = false
+
 # A cursor that the service never gave, a key that was used before and a signature may be well-formed and yet wrong.
 [[operations]]
 include-path-regex = "^/v1/(chatroom(/.+/message(/all)?)?|webhook/stripe)$"

@@ -370,3 +370,14 @@ async def test_a_stream_counts_as_answered_when_it_begins(whole: Whole) -> None:
         await listener.until("prompt.answered")
     assert counted() == before + 1
     assert metrics.REGISTRY.get_sample_value("gembackend_gemini_first_token_seconds_count")
+
+
+async def test_a_stream_ends_after_the_time_that_was_asked_for_with_all_that_is_known(whole: Whole) -> None:
+    room = await whole.room()
+    await whole.ask(room, "?")
+    answer = await whole.client.call(
+        "GET", f"/v1/chatroom/{room}/events", headers={"Prefer": "wait=0", "Last-Event-ID": "0-0"}
+    )
+    assert answer.headers["Preference-Applied"] == "wait=0"
+    told = [line for line in answer.body.decode().splitlines() if line.startswith("event: ")]
+    assert told == [f"event: {name}" for name in ANSWERED]

@@ -24,6 +24,8 @@ from gembackend.embedded.redis import EmbeddedRedis
 
 Send = Callable[[], Awaitable[None]]
 PHONE, PASSWORD = "+14155550100", "correct horse battery"
+HEARD_ROOMS = 16
+"""Rooms with a listener each, which are as many prompts as are in flight to Gemini there."""
 
 
 async def main() -> None:
@@ -43,15 +45,17 @@ async def main() -> None:
         session.headers["Authorization"] = f"Bearer {token}"
         rooms = [await _room(session) for _ in range(arguments.rooms)]
         turn = itertools.cycle(rooms)
+        heard = [await _room(session) for _ in range(HEARD_ROOMS)]
+        heard_turn = itertools.cycle(heard)
 
         async def get(path: str) -> None:
             async with session.get(path) as response:
                 assert response.status == 200, await response.text()
                 await response.read()
 
-        async def send(wait: str | None) -> None:
+        async def send(wait: str | None, room: str) -> None:
             headers = {"Prefer": wait} if wait else {}
-            path = f"/v1/chatroom/{next(turn)}/message"
+            path = f"/v1/chatroom/{room}/message"
             async with session.post(path, json={"prompt": "How do you do?"}, headers=headers) as response:
                 assert response.status == (200 if wait else 202), await response.text()
                 await response.read()
@@ -60,10 +64,13 @@ async def main() -> None:
             ("GET /livez (the barest handler)", lambda: get("/livez")),
             ("GET /v1/user/me", lambda: get("/v1/user/me")),
             ("GET /v1/chatroom (50 of them)", lambda: get("/v1/chatroom")),
-            ("POST message, Prefer: wait (answered)", lambda: send("wait=30")),
+            ("POST message, Prefer: wait (answered)", lambda: send("wait=30", next(turn))),
+            ("  the same, streamed to a listener", lambda: send("wait=30", next(heard_turn))),
             ("GET message/all (50 messages)", lambda: get(f"/v1/chatroom/{rooms[0]}/message/all?limit=50")),
-            ("POST message (accepted)", lambda: send(None)),
+            ("POST message (accepted)", lambda: send(None, next(turn))),
         ]
+        for room in heard:
+            stack.callback(asyncio.create_task(_listen(session, room)).cancel)
         bare = 0.0
         print(f"{'path':<40}{'a second':>9}{'median ms':>11}{'p99 ms':>9}{'CPU ms':>9}{'CPU ratio':>11}")
         for name, request in paths:
@@ -78,6 +85,14 @@ async def main() -> None:
                 flush=True,
             )
         print(f"{'answered after the last load':<40}{await _drained(database):>9.0f}")
+
+
+async def _listen(session: aiohttp.ClientSession, room: str) -> None:
+    """Listen to a room and keep nothing of what it says."""
+    async with session.get(f"/v1/chatroom/{room}/events", timeout=aiohttp.ClientTimeout(total=None)) as response:
+        assert response.status == 200, await response.text()
+        while await response.content.readany():
+            pass
 
 
 async def _load(request: Send, seconds: float, clients: int) -> tuple[float, list[float]]:

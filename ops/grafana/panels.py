@@ -60,6 +60,12 @@ DASHBOARD = (
                 {"{{code}}": f"sum by (code) (rate(gembackend_http_problems_total{RATE})) > 0"},
             ),
             Panel("Requests in flight", "short", {"{{instance}}": "gembackend_http_requests_in_flight"}),
+            Panel("Listeners to rooms", "short", {"{{instance}}": "gembackend_event_streams_open"}),
+            Panel(
+                "Why streams ended",
+                "ops",
+                {"{{reason}}": f"sum by (reason) (rate(gembackend_event_streams_closed_total{RATE})) > 0"},
+            ),
         ),
     ),
     Row(
@@ -105,6 +111,14 @@ DASHBOARD = (
             Panel("May be in flight", "short", {"limit": "sum(gembackend_gemini_concurrency_limit)"}, stat=True),
             Panel("Calls by status", "ops", {"{{status}}": "status:gembackend_gemini_calls:rate5m"}),
             Panel("Time of a call, 95 %", "s", {"p95": "gembackend:gemini_call_duration_seconds:p95_5m"}),
+            Panel(
+                "Until a streamed reply begins, 95 %",
+                "s",
+                {
+                    "p95": "histogram_quantile(0.95, sum by (le) "
+                    f"(rate(gembackend_gemini_first_token_seconds_bucket{RATE})))"
+                },
+            ),
             Panel(
                 "Tokens",
                 "short",

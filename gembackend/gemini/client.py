@@ -74,7 +74,12 @@ class Gemini:
         )
         self._model: Any = _model(model, client)
         self._last_model: Any = _model(fallback_model or model, client)
+        self._names = (model, fallback_model or model)
         self._loop = asyncio.get_running_loop()
+
+    def name(self, *, last_attempt: bool) -> str:
+        """The model that `generate` asks."""
+        return self._names[last_attempt]
 
     async def generate(self, history: Sequence[tuple[str, str]], prompt: str, *, last_attempt: bool) -> Reply | Failure:
         """Ask for the reply to `prompt` after `history`, pairs of a role (`user` or `assistant`) and a text.

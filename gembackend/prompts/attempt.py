@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gembackend.gemini.faults import Failure, Reply
-from gembackend.prompts import outcome
+from gembackend.prompts import outcome, spans
 from gembackend.prompts.outcome import Health, Outcome
 from gembackend.prompts.store import Claimed
 
 
 class Model(Protocol):
     """What answers prompts."""
+
+    def name(self, *, last_attempt: bool) -> str:
+        """The model that is asked."""
 
     async def generate(self, history: Sequence[tuple[str, str]], prompt: str, *, last_attempt: bool) -> Reply | Failure:
         """Answer a prompt that follows a history of (role, text), oldest first."""
@@ -39,7 +42,10 @@ async def run(
     if claimed.exhausted:
         outage("neutral")
         return Result(outcome.WORKER_LOST, "neutral", "EXHAUSTED")
-    answer = await model.generate(claimed.history, claimed.content, last_attempt=claimed.attempt >= max_attempts)
+    last = claimed.attempt >= max_attempts
+    with spans.calling(claimed, model.name(last_attempt=last)) as span:
+        answer = await model.generate(claimed.history, claimed.content, last_attempt=last)
+        spans.called(span, answer)
     judged, health, status, detail = _judge(answer)
     decided = outcome.decide(
         judged, attempt=claimed.attempt, max_attempts=max_attempts, outage=outage(health), random=random

@@ -10,7 +10,8 @@ import structlog
 
 from gembackend.actors import Actor, Mailbox
 from gembackend.plumbing import logs, metrics
-from gembackend.prompts import attempt
+from gembackend.plumbing.traces import NOTHING, Span
+from gembackend.prompts import attempt, spans
 from gembackend.prompts.attempt import Model, Result
 from gembackend.prompts.breaker import Breaker
 from gembackend.prompts.limit import AdaptiveLimit
@@ -34,6 +35,7 @@ class Run:
     task: "asyncio.Task[None] | None" = None
     lost: bool = False
     begun: float = field(default_factory=monotonic)
+    span: Span = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class WorkerPool(Actor):
         self._breaker.started(run.begun)
         self._runs[claimed.id] = run
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
-        run.task = asyncio.create_task(self._work(run), name=f"attempt-{claimed.id}")
+        run.task = asyncio.create_task(self._traced(run), name=f"attempt-{claimed.id}")
 
     def release(self, run: Run) -> None:
         """The run's end has been dealt with: its slot is free."""
@@ -153,6 +155,10 @@ class WorkerPool(Actor):
             await asyncio.wait(late)
         log.info("drained", finished=len(tasks) - len(late), put_back=len(late))
 
+    async def _traced(self, run: Run) -> None:
+        with spans.attempting(run.claimed, run.entry_ids) as run.span:
+            await self._work(run)
+
     async def _work(self, run: Run) -> None:
         claimed = run.claimed
 
@@ -174,6 +180,7 @@ class WorkerPool(Actor):
             result = Result(retry, "neutral", "CRASHED")
         if result is not None:
             _account(result, monotonic() - run.begun)
+        spans.attempted(run.span, result)
         self._endings.tell(Ended(run, result))
 
     def _learn(self, health: Health) -> bool:

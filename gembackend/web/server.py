@@ -11,6 +11,7 @@ from gembackend.web.middleware import dress, observed
 from gembackend.web.pages import Health, PageRoutes, metrics_route
 from gembackend.web.routing import Route
 from gembackend.web.session import Authenticate, guarded
+from gembackend.web.tracing import traced
 
 BACKLOG = 1024
 
@@ -26,7 +27,7 @@ def build_app(
     if settings.metrics_port is None:
         table.append(metrics_route())
     table.extend(DocRoutes(table).table())
-    app = _application()
+    app = _application(settings)
     app[ROUTES] = tuple(table)
     for route in table:
         handler = guarded(route.handler, authenticate) if route.session else route.handler
@@ -37,16 +38,16 @@ def build_app(
     return app
 
 
-def metrics_app() -> web.Application:
+def metrics_app(settings: Settings) -> web.Application:
     """The application of the separate metrics listener: /metrics and nothing else."""
-    app = _application()
+    app = _application(settings)
     route = metrics_route()
     app.router.add_get(route.path, route.handler)
     return app
 
 
-def _application() -> web.Application:
-    app = web.Application(middlewares=[observed])
+def _application(settings: Settings) -> web.Application:
+    app = web.Application(middlewares=[traced, observed] if settings.traces_endpoint else [observed])
     app.on_response_prepare.append(_dress)
     return app
 

@@ -63,7 +63,7 @@ class Recorder:
     async def reach(self, seconds: float) -> str | None:
         """Send nothing, and tell why it was not taken."""
         answered = await _aside(lambda: self._exporter.export([]), seconds)
-        return self._exporter.trouble if answered else "no answer in time"
+        return self._exporter.trouble if answered else self._exporter.heard
 
     async def close(self, seconds: float) -> None:
         """Send what is left for at most so long; what is under way then is broken off."""
@@ -124,6 +124,11 @@ class _Exporter(SpanExporter):
         self._queue_log = logging.getLogger("opentelemetry.sdk._shared_internal")
         self._queue_log.addFilter(self._is_news)
 
+    @property
+    def heard(self) -> str:
+        """What came of the latest try to send: a status, or the kind of error."""
+        return self._session.said
+
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans; called in the SDK's thread."""
         result = self._otlp.export(spans)
@@ -133,8 +138,8 @@ class _Exporter(SpanExporter):
             self.trouble = None
         else:
             if self.trouble is None:
-                log.warning("traces_not_taken", reason=self._session.said)
-            self.trouble = self._session.said
+                log.warning("traces_not_taken", reason=self.heard)
+            self.trouble = self.heard
         return result
 
     def shutdown(self) -> None:

@@ -89,9 +89,7 @@ class Service:
         )
         self._listeners = [HttpServer(self.app, host=settings.server_host, port=settings.server_port)]
         if settings.metrics_port is not None:
-            self._listeners.append(
-                HttpServer(metrics_app(settings), host=settings.server_host, port=settings.metrics_port)
-            )
+            self._listeners.append(HttpServer(metrics_app(), host=settings.server_host, port=settings.metrics_port))
 
     @property
     def url(self) -> str:

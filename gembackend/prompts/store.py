@@ -15,8 +15,8 @@ class Claimed:
 
     `exhausted` says that its attempts were spent already: it is claimed only to be given up. `suspect` says that its
     process died with it before, and more than chance allows: it may be what kills them.
-    `history` is (role, text), oldest first. `queue_seconds` is how long it could have been claimed and was not;
-    `traceparent` is the W3C trace context that its attempts continue, if it was accepted while traces were on.
+    `history` is (role, text), oldest first. `queue_seconds` is how long it waited since it was accepted, due
+    again, or its lease ran out; `traceparent` is the W3C trace context that its attempts continue, if it has one.
     """
 
     id: UUID

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from gembackend.config import Settings
 from gembackend.web.connection import ConnectionServer
@@ -27,7 +28,7 @@ def build_app(
     if settings.metrics_port is None:
         table.append(metrics_route())
     table.extend(DocRoutes(table).table())
-    app = _application(settings)
+    app = _application(traced, observed) if settings.traces_endpoint else _application(observed)
     app[ROUTES] = tuple(table)
     for route in table:
         handler = guarded(route.handler, authenticate) if route.session else route.handler
@@ -38,16 +39,16 @@ def build_app(
     return app
 
 
-def metrics_app(settings: Settings) -> web.Application:
+def metrics_app() -> web.Application:
     """The application of the separate metrics listener: /metrics and nothing else."""
-    app = _application(settings)
+    app = _application(observed)
     route = metrics_route()
     app.router.add_get(route.path, route.handler)
     return app
 
 
-def _application(settings: Settings) -> web.Application:
-    app = web.Application(middlewares=[traced, observed] if settings.traces_endpoint else [observed])
+def _application(*middlewares: Middleware) -> web.Application:
+    app = web.Application(middlewares=middlewares)
     app.on_response_prepare.append(_dress)
     return app
 

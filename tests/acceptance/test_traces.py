@@ -1,5 +1,6 @@
 """Traces of real processes at a collector: one trace from a client's POST to the commit, wherever the work is done."""
 
+import ast
 import asyncio
 import re
 import secrets
@@ -13,7 +14,7 @@ from gembackend.embedded.gemini import Behaviour, Call
 from tests.acceptance.site import Site
 from tests.accounts import PASSWORD, Client, new_phone
 from tests.collector import Collector, Seen
-from tests.processes import Process
+from tests.processes import ROOT, Process
 
 POST = "POST /v1/chatroom/{chatroom_id}/message"
 CALL = "generate_content gemini-2.5-flash-lite"
@@ -48,6 +49,19 @@ def inside(child: Seen, parent: Seen) -> bool:
 def hanging(call: Call) -> Behaviour | None:
     """Calls of the first process never end."""
     return Behaviour(hang=True) if call.api_key == "process-0" else None
+
+
+def test_the_table_lists_exactly_what_spans_tell() -> None:
+    conventions = re.compile(r"(?:http|url|network|messaging|gen_ai|db|error|gembackend)\.[a-z_.]+")
+    told = {
+        node.value
+        for path in ("web/tracing.py", "prompts/spans.py", "plumbing/otel.py")
+        for node in ast.walk(ast.parse((ROOT / "gembackend" / path).read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and conventions.fullmatch(node.value)
+    }
+    spans = (ROOT / "ops/traces.md").read_text().partition("## Spans")[2].partition("## Settings")[0]
+    assert told == {word for word in re.findall(r"`([^`]+)`", spans) if conventions.fullmatch(word)}
+    assert len(told) > 30
 
 
 async def test_one_trace_leads_from_the_clients_span_to_the_commit(site: Site, collector: Collector) -> None:
@@ -182,6 +196,10 @@ async def test_a_parent_that_is_not_sampled_gives_no_span_anywhere(site: Site, c
     await user.accepted(process, room, "seen", traceparent=traceparent)
     await collector.trace(trace, *LIFE)
     assert collector.of(dark) == []
+    assert {span.trace for span in collector.spans if not span.name.startswith(("POST /v1/auth", "GET"))} <= {
+        trace,
+        *(span.trace for span in collector.spans if span.name == "POST /v1/chatroom"),
+    }, "an attempt does not begin a trace of its own"
     assert process.events("prompt_finished", prompt_id=unseen)
     assert not any(line.get("trace_id") == dark for line in process.lines)
 

@@ -42,9 +42,11 @@ async def silence() -> AsyncIterator[str]:
         writer.close()
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    over.set()
-    server.close()
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        over.set()
+        server.close()
 
 
 async def answer_one(site: Site, process: Process) -> None:

@@ -14,7 +14,7 @@ from gembackend.config import Settings
 from gembackend.gemini.client import Gemini
 from gembackend.messages.event_routes import EventRoutes
 from gembackend.messages.routes import MessageRoutes
-from gembackend.plumbing import logs, redis
+from gembackend.plumbing import logs, redis, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database, check_schema
 from gembackend.plumbing.vitals import Vitals
@@ -28,6 +28,8 @@ CHECK_SECONDS = 0.7
 """How long one readiness check may take."""
 HTTP_SECONDS = 1.0
 """Kept back from the grace period for the last requests."""
+TRACES_SECONDS = 2.0
+"""How long the last spans may take to leave, within the grace period."""
 PATIENCE_SECONDS = 15.0
 """How long a start waits for a database that is starting too."""
 
@@ -97,7 +99,8 @@ class Service:
         return self._listeners[0].url
 
     async def start(self) -> None:
-        """Start everything; raises SchemaMismatch, Fault (no database) or OSError (port taken)."""
+        """Start everything; raises TracesRefused, SchemaMismatch, Fault (no database) or OSError (port taken)."""
+        traces.start(self._settings.traces_endpoint)
         await self.database.open()
         await self._engine_database.open()
         await self._reach_database()
@@ -129,6 +132,7 @@ class Service:
         await self._redis.aclose()
         await self._engine_database.close()
         await self.database.close()
+        await traces.stop(min(TRACES_SECONDS, deadline - now()))
 
     async def failed(self) -> str:
         """Wait until an actor cannot be kept alive; tells which and why."""

@@ -7,9 +7,10 @@ from gembackend.billing.faults import StripeFault
 from gembackend.billing.stripe import Stripe
 from gembackend.config import Settings
 from gembackend.gemini.client import Gemini
-from gembackend.plumbing import redis
+from gembackend.plumbing import redis, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import SCHEMA_VERSION, Database, SchemaMismatch, check_schema
+from gembackend.plumbing.traces import TracesRefused
 
 SECONDS = 10.0
 
@@ -23,19 +24,25 @@ async def check(settings: Settings, say: Callable[[str], None]) -> int:
         ("Gemini", _gemini(settings)),
         ("Stripe", _stripe(settings)),
     ]
+    if settings.traces_endpoint:
+        checks.append(("Traces", _traces(settings.traces_endpoint)))
     status = 0
     for name, work in checks:
         try:
             async with asyncio.timeout(SECONDS):
                 say(f"ok    {name}: {await work}")
-        except (_Failed, SchemaMismatch, Fault, TimeoutError, *redis.OUTAGES) as error:
+        except (*_TOLD, Fault, TimeoutError, *redis.OUTAGES) as error:
             status = 1
-            say(f"FAIL  {name}: {error if isinstance(error, _Failed | SchemaMismatch) else _reason(error)}")
+            say(f"FAIL  {name}: {error if isinstance(error, _TOLD) else _reason(error)}")
     return status
 
 
 class _Failed(Exception):
     """A check failed; the text says why, for a person."""
+
+
+_TOLD = (_Failed, SchemaMismatch, TracesRefused)
+"""Failures whose text is for a person."""
 
 
 def _reason(error: Exception) -> str:
@@ -94,3 +101,10 @@ async def _stripe(settings: Settings) -> str:
         return await client.describe_price()
     finally:
         await client.close()
+
+
+async def _traces(endpoint: str) -> str:
+    trouble = await traces.reach(endpoint, SECONDS / 2)
+    if trouble is not None:
+        raise _Failed(f"the collector does not take spans ({trouble})")
+    return "the collector takes spans"

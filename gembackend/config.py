@@ -16,12 +16,15 @@ from urllib.parse import quote, urlsplit
 
 from dotenv import dotenv_values
 
+from gembackend.plumbing import traces
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Mode = Literal["dev", "serve", "store"]
 """What the settings are for: `store` commands need the database alone."""
 T = TypeVar("T")
 
 _DATABASE_EXAMPLE = "PostgreSQL, for example postgresql://user:pass@host:5432/name"
+_NO_OTEL = "needs OpenTelemetry, which is not installed: pip install 'gembackend[otel]' (the container image has it)"
 _PLACEHOLDER = re.compile(r"change.?(me|this)|replace.?(me|this)|placeholder|your.?(jwt|secret|key|own)|^<.*>$", re.I)
 
 
@@ -86,6 +89,7 @@ class Settings:
     stripe_api_base: str | None
     past_due_grace_days: int
     shutdown_grace_seconds: float
+    traces_endpoint: str | None
     log_level: str
     log_format: Literal["json", "console"]
     data_dir: Path
@@ -180,6 +184,16 @@ def _database_url(env: _Reader) -> str | None:
     return f"postgresql://{login}@{env.text('DB_HOST')}:{port}/{quote(env.text('DB_NAME') or 'postgres', safe='')}"
 
 
+def _traces_endpoint(env: _Reader) -> str | None:
+    """Where spans go, if anywhere: OTLP's variable for traces is the whole URL, the general one a base."""
+    base = env.url("OTEL_EXPORTER_OTLP_ENDPOINT", ("http", "https"))
+    if base is None:
+        return None
+    env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", ("http/protobuf",), "http/protobuf")
+    whole = env.url("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ("http", "https"))
+    return whole or f"{base.rstrip('/')}/v1/traces"
+
+
 def weak_key(key: str) -> str | None:
     """Why this signing key is not fit for production, or None; the key itself is not in the answer."""
     if len(key.encode()) < 32:
@@ -194,7 +208,11 @@ def weak_key(key: str) -> str | None:
 def environment(directory: Path | None = None) -> dict[str, str]:
     """The real environment laid over the `.env` file of the working directory."""
     values = dotenv_values((directory or Path.cwd()) / ".env")
-    return {name: value for name, value in values.items() if value is not None} | dict(os.environ)
+    given = {name: value for name, value in values.items() if value is not None}
+    for name in given:
+        if name.startswith("OTEL_"):  # most of them OpenTelemetry reads by itself, and it knows no .env
+            os.environ.setdefault(name, given[name])
+    return given | dict(os.environ)
 
 
 def quiet_libraries() -> None:
@@ -254,6 +272,7 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
         stripe_api_base=env.url("STRIPE_API_BASE", ("http", "https")),
         past_due_grace_days=env.integer("PAST_DUE_GRACE_DAYS", 7, 0, 365),
         shutdown_grace_seconds=env.seconds("SHUTDOWN_GRACE_SECONDS", 25, 1, 3600),
+        traces_endpoint=_traces_endpoint(env),
         log_level=env.choice("LOG_LEVEL", ("debug", "info", "warning", "error"), "info"),
         log_format=env.choice("LOG_FORMAT", ("json", "console"), "console" if dev else "json"),  # type: ignore[arg-type]
         data_dir=Path(env.text("GEMBACKEND_DATA_DIR") or ".data").expanduser().resolve(),
@@ -295,6 +314,8 @@ def _conflicts(settings: Settings, env: _Reader, mode: Mode) -> list[str]:
         faults += [f"{name} {why}" for name, key in named if key and (why := weak_key(key))]
     elif settings.jwt_secret_key and len(settings.jwt_secret_key.encode()) < 32:
         faults.append("JWT_SECRET_KEY must be at least 32 bytes")
+    if settings.traces_endpoint and mode != "store" and not traces.installed():
+        faults.append(f"OTEL_EXPORTER_OTLP_ENDPOINT {_NO_OTEL}")
     if settings.stripe_secret_key:
         if not settings.pro_price_ids:
             faults.append("PRO_PRICE_ID is required when STRIPE_SECRET_KEY is set: the price of the Pro plan")

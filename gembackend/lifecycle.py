@@ -14,6 +14,7 @@ from gembackend.config import Settings
 from gembackend.plumbing import logs
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import SchemaMismatch
+from gembackend.plumbing.traces import TracesRefused
 
 log = logs.logger(__name__)
 T = TypeVar("T")
@@ -109,7 +110,7 @@ async def _serve(settings: Settings, stop: StopSignal, announce: Callable[[str],
         status = EXIT_FAILED
     except Told:
         log.info("stopping")
-    except SchemaMismatch as error:
+    except (SchemaMismatch, TracesRefused) as error:
         return _refuse(str(error))
     except Fault as fault:
         return _refuse(f"DATABASE_URL: {fault.detail}")

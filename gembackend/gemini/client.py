@@ -74,7 +74,12 @@ class Gemini:
         )
         self._model: Any = _model(model, self._client)
         self._last_model: Any = _model(fallback_model or model, self._client)
+        self._names = (model, fallback_model or model)
         self._loop = asyncio.get_running_loop()
+
+    def name(self, *, last_attempt: bool) -> str:
+        """The model that `generate` asks."""
+        return self._names[last_attempt]
 
     async def generate(
         self,

@@ -167,5 +167,5 @@ Server-sent events, for as long as the client listens: first every prompt that h
 | `prompt.answered`, `prompt.failed`, `prompt.cancelled` | Prompt | it has ended |
 
 Every event has an `id`. A client that comes back with the last one in `Last-Event-ID` is told the rest, without loss or
-repeat, by whichever process it reaches. The stream ends when the session does, when the room is deleted, when the process shuts
-down, and with `Prefer: wait=N` after N seconds (0: as soon as all is told that is known)."""
+repeat, by whichever process it reaches. The stream ends when the session does, when the room is deleted, when the
+process shuts down, and with `Prefer: wait=N` after N seconds (0: as soon as all is told that is known)."""

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gembackend.gemini.faults import Failure, Reply
-from gembackend.prompts import outcome
+from gembackend.prompts import outcome, spans
 from gembackend.prompts.outcome import Health, Outcome
 from gembackend.prompts.store import Claimed
 
 
 class Model(Protocol):
     """What answers prompts."""
+
+    def name(self, *, last_attempt: bool) -> str:
+        """The model that is asked."""
 
     async def generate(
         self,
@@ -51,7 +54,9 @@ async def run(
         outage("neutral")
         return Result(outcome.WORKER_LOST, "neutral", "EXHAUSTED")
     last = claimed.attempt >= max_attempts
-    answer = await model.generate(claimed.history, claimed.content, last_attempt=last, on_text=voice)
+    with spans.calling(claimed, model.name(last_attempt=last)) as span:
+        answer = await model.generate(claimed.history, claimed.content, last_attempt=last, on_text=voice)
+        spans.called(span, answer)
     judged, health, status, detail = _judge(answer)
     decided = outcome.decide(
         judged, attempt=claimed.attempt, max_attempts=max_attempts, outage=outage(health), random=random

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from time import monotonic, time
+from time import monotonic, time, time_ns
 from uuid import UUID
 
 import asyncpg
@@ -11,7 +11,7 @@ from gembackend.actors import Actor, Mailbox
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
-from gembackend.prompts import store
+from gembackend.prompts import spans, store
 from gembackend.prompts.admission import Admission
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.endings import ending_of, unstorable
@@ -65,8 +65,9 @@ class Committer(Actor):
         while batch := await self._endings.drain(BATCH):
             mine = [ended for ended in batch if not ended.run.lost]
             endings = [ending_of(ended.run.claimed, ended.result) for ended in mine]
+            begun = time_ns()
             changed = await self._store(endings)
-            self._report(mine, endings, changed)
+            self._report(mine, endings, changed, begun)
             await self._move_on(batch, endings)
 
     async def _store(self, endings: Sequence[Ending]) -> set[UUID]:
@@ -95,29 +96,31 @@ class Committer(Actor):
             return changed
         return set()
 
-    def _report(self, batch: Sequence[Ended], endings: Sequence[Ending], changed: set[UUID]) -> None:
-        """Count and log what was stored, and tell whoever waits for it."""
+    def _report(self, batch: Sequence[Ended], endings: Sequence[Ending], changed: set[UUID], begun: int) -> None:
+        """Count and log what was stored since `begun` (ns since 1970), and tell whoever waits for it."""
         finished: list[UUID] = []
         for ended, ending in zip(batch, endings, strict=True):
-            if ending.id not in changed:
-                metrics.STALE_WRITES.inc()
-                log.warning("stale_write", prompt_id=str(ending.id), fence=ending.fence)
-            elif ending.status == "queued":
-                metrics.PROMPTS_RETRIED.labels(_why_again(ended)).inc()
-            else:
-                finished.append(ending.id)
-                seconds = time() - ended.run.claimed.created_at.timestamp()
-                metrics.PROMPTS_FINISHED.labels(ending.status, ending.error_code or "").inc()
-                metrics.PROMPTS_SECONDS.observe(seconds)
-                log.info(
-                    "prompt_finished",
-                    prompt_id=str(ending.id),
-                    request_id=ended.run.claimed.request_id,
-                    outcome=ending.status,
-                    error_code=ending.error_code,
-                    attempts=ended.run.claimed.attempt,
-                    seconds=round(seconds, 4),
-                )
+            claimed, stale = ended.run.claimed, ending.id not in changed
+            with spans.committing(claimed, ended.run.span, ending, begun=begun, batch=len(batch), stale=stale):
+                if stale:
+                    metrics.STALE_WRITES.inc()
+                    log.warning("stale_write", prompt_id=str(ending.id), fence=ending.fence)
+                elif ending.status == "queued":
+                    metrics.PROMPTS_RETRIED.labels(_why_again(ended)).inc()
+                else:
+                    finished.append(ending.id)
+                    seconds = time() - claimed.created_at.timestamp()
+                    metrics.PROMPTS_FINISHED.labels(ending.status, ending.error_code or "").inc()
+                    metrics.PROMPTS_SECONDS.observe(seconds)
+                    log.info(
+                        "prompt_finished",
+                        prompt_id=str(ending.id),
+                        request_id=claimed.request_id,
+                        outcome=ending.status,
+                        error_code=ending.error_code,
+                        attempts=claimed.attempt,
+                        seconds=round(seconds, 4),
+                    )
         self._feed.changed(ended.run.claimed.chatroom_id for ended in batch if ended.run.claimed.id in changed)
         if finished:
             self._admission.finished(len(finished))

@@ -1,16 +1,17 @@
 """Accepts prompts: gathers what arrived while the last commit ran, and decides it all in one statement."""
 
 import asyncio
+from dataclasses import replace
 from time import monotonic
 
 import asyncpg
 
 from gembackend.actors import Actor, Asked, Mailbox, MailboxClosed, MailboxFull, ask
 from gembackend.messages.rules import NewPrompt, Verdict
-from gembackend.plumbing import logs, metrics
+from gembackend.plumbing import logs, metrics, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
-from gembackend.prompts import store
+from gembackend.prompts import spans, store
 from gembackend.prompts.admission import Admission
 from gembackend.prompts.feed import Feed
 from gembackend.prompts.writer import StreamWriter, Wake
@@ -52,6 +53,12 @@ class Intake(Actor):
 
     async def accept(self, prompt: NewPrompt) -> Verdict:
         """Ask for a decision; raises Fault when there is none within PATIENCE_SECONDS."""
+        with spans.accepting(prompt) as span:
+            verdict = await self._ask(replace(prompt, traceparent=span.traceparent) if traces.on() else prompt)
+            spans.accepted(span, verdict)
+        return verdict
+
+    async def _ask(self, prompt: NewPrompt) -> Verdict:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await ask(self._mailbox, prompt)
@@ -102,7 +109,8 @@ class Intake(Actor):
             raise error
         else:
             for asked, verdict in zip(batch, verdicts, strict=True):
-                self._announce(asked.question, verdict)
+                with traces.joined(asked.question.traceparent):
+                    self._announce(asked.question, verdict)
                 asked.answer(verdict)
 
     async def _accept(self, prompts: list[NewPrompt]) -> list[Verdict]:

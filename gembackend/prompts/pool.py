@@ -10,7 +10,8 @@ import structlog
 
 from gembackend.actors import Actor, Mailbox
 from gembackend.plumbing import logs, metrics
-from gembackend.prompts import attempt
+from gembackend.plumbing.traces import NOTHING, Span
+from gembackend.prompts import attempt, spans
 from gembackend.prompts.attempt import Model, Result
 from gembackend.prompts.breaker import Breaker
 from gembackend.prompts.feed import Feed
@@ -32,9 +33,10 @@ class Run:
 
     claimed: Claimed
     entry_ids: tuple[str, ...]
-    task: "asyncio.Task[None] | None" = None
+    task: "asyncio.Task[Result | None] | None" = None
     lost: bool = False
     begun: float = field(default_factory=monotonic)
+    span: Span = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class WorkerPool(Actor):
         self._breaker.started(run.begun)
         self._runs[claimed.id] = run
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
-        run.task = asyncio.create_task(self._work(run), name=f"attempt-{claimed.id}")
+        run.task = asyncio.create_task(self._traced(run), name=f"attempt-{claimed.id}")
+        run.task.add_done_callback(lambda task: self._ended(run, task))
         self._feed.changed([claimed.chatroom_id])
 
     def release(self, run: Run) -> None:
@@ -158,9 +161,14 @@ class WorkerPool(Actor):
             await asyncio.wait(late)
         log.info("drained", finished=len(tasks) - len(late), put_back=len(late))
 
-    async def _work(self, run: Run) -> None:
-        claimed = run.claimed
+    async def _traced(self, run: Run) -> Result | None:
+        with spans.attempting(run.claimed, run.entry_ids) as run.span:
+            result = await self._work(run)
+            spans.attempted(run.span, result)
+            return result
 
+    async def _work(self, run: Run) -> Result | None:
+        claimed = run.claimed
         structlog.contextvars.bind_contextvars(
             prompt_id=str(claimed.id), request_id=claimed.request_id, attempt=claimed.attempt
         )
@@ -184,7 +192,11 @@ class WorkerPool(Actor):
             result = Result(retry, "neutral", "CRASHED")
         if result is not None:
             _account(result, monotonic() - run.begun)
-        self._endings.tell(Ended(run, result))
+        return result
+
+    def _ended(self, run: Run, task: "asyncio.Task[Result | None]") -> None:
+        """Report the end, also of an attempt that was cut off before its coroutine had begun."""
+        self._endings.tell(Ended(run, None if task.cancelled() else task.result()))
 
     def _learn(self, health: Health) -> bool:
         """Take in how a call went; tells whether Gemini as a whole is taken for down."""

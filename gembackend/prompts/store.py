@@ -15,7 +15,8 @@ class Claimed:
 
     `exhausted` says that its attempts were spent already: it is claimed only to be given up. `suspect` says that its
     process died with it before, and more than chance allows: it may be what kills them.
-    `history` is (role, text), oldest first.
+    `history` is (role, text), oldest first. `queue_seconds` is how long it waited since it was accepted, due
+    again, or its lease ran out; `traceparent` is the W3C trace context that its attempts continue, if it has one.
     """
 
     id: UUID
@@ -29,6 +30,8 @@ class Claimed:
     history: tuple[tuple[str, str], ...]
     request_id: str
     created_at: datetime
+    traceparent: str | None
+    queue_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,9 @@ async def claim(
                 lease_until = now() + make_interval(secs => $2), leased_by = $5
             FROM chosen WHERE p.id = chosen.id
             RETURNING p.id, p.chatroom_id, p.fence, p.attempts, chosen.exhausted, chosen.taken_over, chosen.suspect,
-                      p.content, p.request_id, p.created_at
+                      p.content, p.request_id, p.created_at, p.traceparent,
+                      extract(epoch FROM now() - CASE WHEN chosen.taken_over THEN chosen.lease_until
+                                                      ELSE p.available_at END)::float8 AS queue_seconds
         )
         SELECT claimed.*, coalesce(recent.history, '{}') AS history
         FROM claimed LEFT JOIN LATERAL (
@@ -156,6 +161,8 @@ async def claim(
             history=tuple((role, text) for role, text in row["history"]),
             request_id=row["request_id"],
             created_at=row["created_at"],
+            traceparent=row["traceparent"],
+            queue_seconds=row["queue_seconds"],
         )
         for row in rows
     ]

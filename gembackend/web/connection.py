@@ -15,7 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.logs import logger
 from gembackend.web import problems
-from gembackend.web.middleware import account, dress, request_id
+from gembackend.web.middleware import UNMATCHED, account, dress, request_id
 
 HEADERS_SECONDS = 10.0
 HEADER_BYTES = 16 * 1024
@@ -116,7 +116,7 @@ class Connection(RequestHandler):
     def _refuse(self, request: web.BaseRequest, response: web.Response) -> web.Response:
         structlog.contextvars.bind_contextvars(request_id=request_id(request))
         dress(request, response)
-        account(request, "unmatched", response.status, 0.0)
+        account(request, UNMATCHED, response.status, 0.0)
         return response
 
     def _await_headers(self) -> None:

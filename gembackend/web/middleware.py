@@ -7,7 +7,7 @@ import time
 import structlog
 from aiohttp import hdrs, web
 
-from gembackend.plumbing import metrics
+from gembackend.plumbing import metrics, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.logs import logger
 from gembackend.web import problems
@@ -15,6 +15,8 @@ from gembackend.web.routing import Handler
 
 EXEMPLAR_CHARS = 64
 """How much of a request id an exemplar shows; OpenMetrics allows 128 characters for names and values together."""
+UNMATCHED = "unmatched"
+"""The route of what matched none: it is all one, so that paths cannot make up labels."""
 CLIENT_GONE = 499
 """What the access line says when nobody was there to take the answer."""
 
@@ -70,10 +72,24 @@ def request_id(request: web.BaseRequest) -> str:
 
 def account(request: web.BaseRequest, route: str, status: int, seconds: float) -> None:
     """Write the access line of a request and count it; the labels are bounded, and the query is in neither."""
-    known = request.method if request.method in _METHODS else "OTHER"
+    known = known_method(request) or "OTHER"
     series = metrics.HTTP_SECONDS.labels(known, route, f"{status // 100}xx")
-    series.observe(seconds, exemplar={"request_id": request_id(request)[:EXEMPLAR_CHARS]})
+    exemplar = {"request_id": request_id(request)[:EXEMPLAR_CHARS]}
+    if trace_id := traces.trace_id():
+        exemplar["trace_id"] = trace_id
+    series.observe(seconds, exemplar=exemplar)
     log.info("request", method=known, route=route, status=status, duration_ms=round(seconds * 1000, 2))
+
+
+def known_method(request: web.BaseRequest) -> str | None:
+    """The request's method, or None when it is one that a client made up."""
+    return request.method if request.method in _METHODS else None
+
+
+def template(request: web.Request) -> str | None:
+    """The template of the route that matched, if one did."""
+    resource = request.match_info.route.resource
+    return None if resource is None else resource.canonical
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -102,10 +118,4 @@ def _settle(request: web.Request, status: int) -> None:
     """Account for a request, once."""
     if (started := request.pop(_STARTED, None)) is not None:
         metrics.HTTP_IN_FLIGHT.dec()
-        account(request, _template(request), status, time.perf_counter() - started)
-
-
-def _template(request: web.Request) -> str:
-    """The route's template; what matched no route is all one, so that paths cannot make up labels."""
-    resource = request.match_info.route.resource
-    return "unmatched" if resource is None else resource.canonical
+        account(request, template(request) or UNMATCHED, status, time.perf_counter() - started)

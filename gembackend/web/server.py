@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from gembackend.config import Settings
 from gembackend.web.connection import ConnectionServer
@@ -11,6 +12,7 @@ from gembackend.web.middleware import dress, observed
 from gembackend.web.pages import Health, PageRoutes, metrics_route
 from gembackend.web.routing import Route
 from gembackend.web.session import Authenticate, guarded
+from gembackend.web.tracing import traced
 
 BACKLOG = 1024
 
@@ -26,7 +28,7 @@ def build_app(
     if settings.metrics_port is None:
         table.append(metrics_route())
     table.extend(DocRoutes(table).table())
-    app = _application()
+    app = _application(traced, observed) if settings.traces_endpoint else _application(observed)
     app[ROUTES] = tuple(table)
     for route in table:
         handler = guarded(route.handler, authenticate) if route.session else route.handler
@@ -39,14 +41,14 @@ def build_app(
 
 def metrics_app() -> web.Application:
     """The application of the separate metrics listener: /metrics and nothing else."""
-    app = _application()
+    app = _application(observed)
     route = metrics_route()
     app.router.add_get(route.path, route.handler)
     return app
 
 
-def _application() -> web.Application:
-    app = web.Application(middlewares=[observed])
+def _application(*middlewares: Middleware) -> web.Application:
+    app = web.Application(middlewares=middlewares)
     app.on_response_prepare.append(_dress)
     return app
 

@@ -1,5 +1,6 @@
 """Settings out of an environment, and everything that is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,7 @@ def test_the_seeds_own_names_are_taken() -> None:
         ("OTP_DELIVERY", "pigeon"),
         ("ENVIRONMENT", "staging"),
         ("LOG_LEVEL", "loud"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ("PUBLIC_BASE_URL", "chat.example.org"),
     ],
 )
@@ -105,6 +107,29 @@ def test_a_webhook_needs_its_address_and_its_secret() -> None:
 def test_stripe_needs_a_price_and_a_webhook_secret() -> None:
     told = faults({**PRODUCTION, "STRIPE_SECRET_KEY": "sk_test_1"})
     assert {fault.split()[0] for fault in told} == {"PRO_PRICE_ID", "STRIPE_WEBHOOK_SIGNING_SECRET"}
+
+
+def test_traces_have_one_switch_and_go_where_otlp_says() -> None:
+    general, specific = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    for environ, endpoint in (
+        ({}, None),
+        ({specific: "http://else:4318/x"}, None),
+        ({general: "http://collector:4318/"}, "http://collector:4318/v1/traces"),
+        ({general: "https://collector/otlp"}, "https://collector/otlp/v1/traces"),
+        ({general: "http://collector:4318", specific: "http://else:4318/x"}, "http://else:4318/x"),
+    ):
+        assert config.load({**PRODUCTION, **environ}, "serve").traces_endpoint == endpoint
+    told = faults({**PRODUCTION, general: "http://collector:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+    assert told == ["OTEL_EXPORTER_OTLP_PROTOCOL must be one of http/protobuf"]
+
+
+def test_opentelemetry_finds_its_variables_of_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("OTEL_TRACES_SAMPLER=always_off\nOTEL_SERVICE_NAME=from-the-file\n")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "real")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "to be removed afterwards")
+    monkeypatch.delenv("OTEL_TRACES_SAMPLER")
+    assert config.environment(tmp_path)["OTEL_SERVICE_NAME"] == "real"
+    assert (os.environ["OTEL_TRACES_SAMPLER"], os.environ["OTEL_SERVICE_NAME"]) == ("always_off", "real")
 
 
 def test_the_env_file_is_read_and_real_variables_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

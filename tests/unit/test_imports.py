@@ -132,6 +132,16 @@ def test_the_environment_is_read_in_one_place() -> None:
     assert readers == []
 
 
+def test_opentelemetry_has_one_door() -> None:
+    knowing = {
+        str(path)
+        for path, tree in modules()
+        for name in imported(tree)
+        if name.split(".")[0] == "opentelemetry" or name.startswith("gembackend.plumbing.otel")
+    }
+    assert knowing == {"plumbing/otel.py", "plumbing/traces.py"}
+
+
 def test_sql_is_written_in_stores() -> None:
     words = ("SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM ")
     writers = {

@@ -62,6 +62,8 @@ def claim(fence: int = 1, prompt_id: UUID | None = None) -> Claimed:
         history=(),
         request_id="r",
         created_at=datetime.now(UTC),
+        traceparent=None,
+        queue_seconds=0.0,
     )
 
 

@@ -1,5 +1,6 @@
 """The pool of workers by itself: every run that is begun is reported, however it ends."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from gembackend.actors import Mailbox
@@ -36,7 +37,8 @@ async def test_an_attempt_that_is_abandoned_before_it_has_begun_gives_its_slot_b
     pool.begin(other, ("2-1",))
     assert pool.free() == 0
     assert pool.abandon(abandoned.id)
-    ends = [*await endings.drain(1), *await endings.drain(1)]
+    async with asyncio.timeout(5):
+        ends = [*await endings.drain(1), *await endings.drain(1)]
     assert {(ended.run.claimed.id, ended.run.lost, ended.result is None) for ended in ends} == {
         (abandoned.id, True, True),
         (other.id, False, False),

@@ -12,6 +12,7 @@ from gembackend.billing.routes import BillingRoutes
 from gembackend.chatrooms.routes import ChatroomRoutes
 from gembackend.config import Settings
 from gembackend.gemini.client import Gemini
+from gembackend.messages.reading_routes import ReadingRoutes
 from gembackend.messages.routes import MessageRoutes
 from gembackend.plumbing import logs, redis
 from gembackend.plumbing.faults import Fault
@@ -79,6 +80,7 @@ class Service:
                     longest_prompt=settings.prompt_max_chars,
                     daily_prompts=settings.basic_daily_prompts,
                 ).table(),
+                *ReadingRoutes(self.database).table(),
                 *BillingRoutes(self._billing).table(),
             ],
             authenticate=self._auth.sessions.authenticate,

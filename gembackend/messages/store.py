@@ -5,10 +5,11 @@ from uuid import UUID
 from asyncpg import Record
 
 from gembackend.messages.models import Message, Prompt, PromptError, TokenUsage
+from gembackend.messages.rules import Regenerable
 from gembackend.plumbing.postgres import Connection
 
-_PROMPT = """
-    SELECT p.id, p.chatroom_id, p.status, p.content AS prompt, p.attempts, p.created_at, p.finished_at,
+PROMPT = """
+    SELECT p.id, p.chatroom_id, p.sequence, p.status, p.content AS prompt, p.attempts, p.created_at, p.finished_at,
            p.error_code, p.error_message, p.prompt_tokens, p.reply_tokens,
            m.id AS reply_id, m.content AS reply, m.created_at AS replied_at
     FROM prompts p LEFT JOIN chatrooms_messages m ON m.prompt_id = p.id AND m.role = 'assistant'
@@ -17,16 +18,16 @@ _PROMPT = """
 
 async def prompt(connection: Connection, user_id: UUID, prompt_id: UUID) -> Prompt | None:
     """One prompt with its reply."""
-    row = await connection.fetchrow(_PROMPT + "WHERE p.id = $2 AND p.user_id = $1", user_id, prompt_id)
-    return _prompt(row) if row else None
+    row = await connection.fetchrow(PROMPT + "WHERE p.id = $2 AND p.user_id = $1", user_id, prompt_id)
+    return prompt_of(row) if row else None
 
 
 async def latest(connection: Connection, user_id: UUID, chatroom_id: UUID) -> Prompt | None:
     """The newest prompt of a room, with its reply."""
     row = await connection.fetchrow(
-        _PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 ORDER BY p.sequence DESC LIMIT 1", user_id, chatroom_id
+        PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 ORDER BY p.sequence DESC LIMIT 1", user_id, chatroom_id
     )
-    return _prompt(row) if row else None
+    return prompt_of(row) if row else None
 
 
 async def page(
@@ -44,22 +45,44 @@ async def page(
         after,
         limit,
     )
-    return [
-        (
-            row["position"],
-            Message(
-                id=row["id"],
-                role=row["role"],
-                content=row["content"],
-                created_at=row["created_at"],
-                prompt_id=row["prompt_id"],
-            ),
-        )
-        for row in rows
-    ]
+    return [(row["position"], message_of(row)) for row in rows]
 
 
-def _prompt(row: Record) -> Prompt:
+async def to_regenerate(connection: Connection, user_id: UUID, prompt_id: UUID, key: str | None) -> Regenerable | None:
+    """What has to be known of a prompt to ask it once more under an Idempotency-Key."""
+    row = await connection.fetchrow(
+        """
+        SELECT p.chatroom_id, p.content, coalesce(p.regenerates, p.id) AS root, p.finished_at IS NOT NULL AS finished,
+               NOT EXISTS (
+                   SELECT FROM prompts later WHERE later.chatroom_id = p.chatroom_id AND later.sequence > p.sequence
+                   AND later.finished_at IS NOT NULL
+               ) AS latest,
+               EXISTS (
+                   SELECT FROM prompts kept WHERE kept.user_id = $1 AND kept.idempotency_key = $3
+                   AND kept.created_at > now() - interval '24 hours'
+               ) AS key_known
+        FROM prompts p WHERE p.id = $2 AND p.user_id = $1
+        """,
+        user_id,
+        prompt_id,
+        key,
+    )
+    return Regenerable(**row) if row else None
+
+
+def message_of(row: Record) -> Message:
+    """A message of a row that has its columns, and maybe more."""
+    return Message(
+        id=row["id"],
+        role=row["role"],
+        content=row["content"],
+        created_at=row["created_at"],
+        prompt_id=row["prompt_id"],
+    )
+
+
+def prompt_of(row: Record) -> Prompt:
+    """A prompt of a row that `PROMPT` selects."""
     reply = error = usage = None
     if row["reply_id"] is not None:
         reply = Message(

@@ -106,7 +106,8 @@ CREATE FUNCTION public.search_messages(searcher uuid, asked_text text, before_at
     SET enable_seqscan TO 'off'
     AS $$
 DECLARE
-    asked constant tsquery := websearch_to_tsquery('simple', asked_text);
+    -- Quotation marks may be those that phones type.
+    asked constant tsquery := websearch_to_tsquery('simple', search_text(translate(asked_text, '“”„«»', '"""""')));
     -- A phrase is more than the index knows: it finds the words, and the text itself is looked at afterwards.
     phrased constant boolean := asked::text ~ '<(-|[0-9]+)>';
     candidates constant tsquery := CASE WHEN phrased
@@ -114,7 +115,7 @@ DECLARE
     most constant integer := 2000;
     deadline constant timestamptz := clock_timestamp() + interval '0.5 s';
     pause timestamptz;
-    week integer := search_week(coalesce(before_at, now() + interval '7 days'));
+    week integer := search_week(least(before_at, now() + interval '7 days'));
     mine tsquery;
     looked_at integer;
     candidate record;
@@ -172,13 +173,17 @@ CREATE FUNCTION public.search_owner(user_id uuid, week integer) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((('owner '::text || (user_id)::text) || ' '::text) || (week)::text);
 
+CREATE FUNCTION public.search_text(content text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN regexp_replace(content, '[\u00A0-\u00A9\u00AB-\u00B4\u00B6-\u00B9\u00BB-\u00BF\u2000-\u206F\u3000-\u303F\uFF00-\uFF0F\uFF1A-\uFF20]'::text, ' '::text, 'g'::text);
+
 CREATE FUNCTION public.search_week(moment timestamp with time zone) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN GREATEST(0, (floor((EXTRACT(epoch FROM ((moment AT TIME ZONE 'UTC'::text) - '2024-01-01 00:00:00'::timestamp without time zone)) / (604800)::numeric)))::integer);
 
 CREATE FUNCTION public.search_words(user_id uuid, created_at timestamp with time zone, content text) RETURNS tsvector
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (array_to_tsvector(ARRAY[public.search_owner(user_id, public.search_week(created_at))]) || to_tsvector('simple'::regconfig, "left"(content, 65536)));
+    RETURN (array_to_tsvector(ARRAY[public.search_owner(user_id, public.search_week(created_at))]) || to_tsvector('simple'::regconfig, public.search_text("left"(content, 65536))));
 
 CREATE TABLE public.billing_customers (
     id text NOT NULL,

@@ -34,7 +34,7 @@ QUERY = Parameter(
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PLACE = re.compile(r"(-?[0-9]{1,16})\.([0-9a-f]{32})\.([0-9]{1,18})", re.ASCII)
+_PLACE = re.compile(r"([0-9]{1,16})\.([0-9a-f]{32})\.([0-9]{1,18})", re.ASCII)
 
 
 class ReadingRoutes:
@@ -151,11 +151,7 @@ def _place_of(key: str) -> Place:
     """The place that `_key_of` made a key of."""
     if not (match := _PLACE.fullmatch(key)):
         raise _no_cursor()
-    try:
-        created_at = _EPOCH + timedelta(microseconds=int(match[1]))
-    except OverflowError as error:
-        raise _no_cursor() from error
-    return Place(created_at, UUID(hex=match[2]), int(match[3]))
+    return Place(_EPOCH + timedelta(microseconds=int(match[1])), UUID(hex=match[2]), int(match[3]))
 
 
 def _no_cursor() -> Fault:

@@ -35,11 +35,19 @@ CREATE OR REPLACE FUNCTION search_owner(user_id uuid, week integer) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 'owner ' || user_id::text || ' ' || week::text;
 
+-- A text with blanks for the punctuation outside ASCII, which PostgreSQL takes for letters in a database whose locale is C.
+CREATE OR REPLACE FUNCTION search_text(content text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN regexp_replace(
+    content, '[\u00A0-\u00A9\u00AB-\u00B4\u00B6-\u00B9\u00BB-\u00BF\u2000-\u206F\u3000-\u303F\uFF00-\uFF0F\uFF1A-\uFF20]',
+    ' ', 'g'
+);
+
 -- What is indexed of a message. A text of 65,536 characters makes a tsvector that is never too large to be one.
 CREATE OR REPLACE FUNCTION search_words(user_id uuid, created_at timestamptz, content text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN array_to_tsvector(ARRAY[search_owner(user_id, search_week(created_at))])
-       || to_tsvector('simple'::regconfig, left(content, 65536));
+       || to_tsvector('simple'::regconfig, search_text(left(content, 65536)));
 
 -- A user's messages that a text asks for (websearch_to_tsquery), newest first, older than the given key.
 --
@@ -58,7 +66,8 @@ SET plan_cache_mode = force_generic_plan -- planned once, not week by week
 SET enable_seqscan = off
 AS $$
 DECLARE
-    asked constant tsquery := websearch_to_tsquery('simple', asked_text);
+    -- Quotation marks may be those that phones type.
+    asked constant tsquery := websearch_to_tsquery('simple', search_text(translate(asked_text, '“”„«»', '"""""')));
     -- A phrase is more than the index knows: it finds the words, and the text itself is looked at afterwards.
     phrased constant boolean := asked::text ~ '<(-|[0-9]+)>';
     candidates constant tsquery := CASE WHEN phrased
@@ -66,7 +75,7 @@ DECLARE
     most constant integer := 2000;
     deadline constant timestamptz := clock_timestamp() + interval '0.5 s';
     pause timestamptz;
-    week integer := search_week(coalesce(before_at, now() + interval '7 days'));
+    week integer := search_week(least(before_at, now() + interval '7 days'));
     mine tsquery;
     looked_at integer;
     candidate record;

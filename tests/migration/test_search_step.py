@@ -87,6 +87,12 @@ async def building(connection: asyncpg.Connection) -> int | None:
     return await connection.fetchval("SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for%'")
 
 
+async def held_up(connection: asyncpg.Connection) -> bool:
+    """Whether somebody waits for a lock of the rooms."""
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'chatrooms_metadata'::regclass"
+    return bool(await connection.fetchval(f"SELECT EXISTS ({waiting})"))
+
+
 async def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
     out, err = await asyncio.to_thread(process.communicate)
     return process.returncode, out + err
@@ -95,18 +101,23 @@ async def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
 async def test_nobody_waits_for_it_and_nothing_is_left_out(
     old: asyncpg.Connection, empty_database_url: str, started: Start
 ) -> None:
-    backup = await asyncpg.connect(empty_database_url)
+    backup, blocker = await asyncpg.connect(empty_database_url), await asyncpg.connect(empty_database_url)
     await backup.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM users")
+    await blocker.execute("BEGIN; LOCK chatrooms_metadata IN ACCESS EXCLUSIVE MODE")
     first = started()
-    await until(lambda: building(old), "the build waits for the backup")
+    await until(lambda: held_up(old), "the first update is held up")
     second = started()
 
     async def second_waits() -> bool:
-        return bool(
-            await old.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory%'") > 1
+        others = (
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory%' AND pid <> pg_backend_pid()"
         )
+        return bool(await old.fetchval(others))
 
-    await until(second_waits, "another migration waits for the first")
+    await until(second_waits, "another migration waits for the first, from before the build on")
+    await blocker.execute("COMMIT")
+    await blocker.close()
+    await until(lambda: building(old), "the build waits for the backup")
     await old.execute("SET lock_timeout = '100ms'")
     for number in range(MESSAGES, MESSAGES + 100):
         await say(old, number)
@@ -154,12 +165,7 @@ async def test_messages_that_are_being_deleted_are_waited_for_without_a_lock(
     other = await asyncpg.connect(empty_database_url)
     await old.execute("BEGIN; LOCK chatrooms_metadata IN ACCESS EXCLUSIVE MODE")
     process = started()
-
-    async def before_the_first_update() -> bool:
-        waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'chatrooms_metadata'::regclass"
-        return bool(await other.fetchval(f"SELECT EXISTS ({waiting})"))
-
-    await until(before_the_first_update, "the first update is held up")
+    await until(lambda: held_up(other), "the first update is held up")
     await other.execute("BEGIN; DELETE FROM chatrooms_messages WHERE id = 'm7'")
     await old.execute("COMMIT")
 

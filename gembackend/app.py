@@ -14,6 +14,7 @@ from gembackend.config import Settings
 from gembackend.gemini.client import Gemini
 from gembackend.messages.reading_routes import ReadingRoutes
 from gembackend.messages.routes import MessageRoutes
+from gembackend.messages.search_keeper import SearchKeeper
 from gembackend.plumbing import logs, redis
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database, check_schema
@@ -57,6 +58,7 @@ class Service:
             [
                 Vitals(requests=self.database, engine=self._engine_database),
                 self._auth.sweeper,
+                SearchKeeper(self.database),
                 *self._engine.actors,
                 *(self._billing.actors if self._billing else ()),
             ]

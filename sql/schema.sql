@@ -460,7 +460,7 @@ CREATE INDEX billing_events_pending ON public.billing_events USING btree (custom
 
 CREATE INDEX billing_subscriptions_of_customer ON public.billing_subscriptions USING btree (customer_id);
 
-CREATE INDEX chatrooms_messages_search ON public.chatrooms_messages USING gin (public.search_words(user_id, created_at, content)) WITH (gin_pending_list_limit='512');
+CREATE INDEX chatrooms_messages_search ON public.chatrooms_messages USING gin (public.search_words(user_id, created_at, content)) WITH (gin_pending_list_limit='1024');
 
 CREATE INDEX chatrooms_of_user ON public.chatrooms_metadata USING btree (user_id, id DESC);
 

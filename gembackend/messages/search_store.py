@@ -7,6 +7,9 @@ from uuid import UUID
 from gembackend.messages.models import FoundMessage
 from gembackend.plumbing.postgres import Connection
 
+_MERGING = 7304612205398233
+"""The advisory lock of whoever merges."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
@@ -55,3 +58,19 @@ async def search(connection: Connection, user_id: UUID, text: str, before: Place
     else:
         return Found(messages, None)
     return Found(messages, Place(last["created_at"], last["prompt_id"], last["position"]))
+
+
+async def merge(connection: Connection) -> int:
+    """Merge the index's list of new entries into it, unless somebody else does just now; how many pages that was.
+
+    A role that does not own the index may not; then autovacuum does it, or whoever writes when the list is full.
+    """
+    pages = await connection.fetchval(
+        """
+        SELECT CASE WHEN pg_has_role(relowner, 'USAGE') AND pg_try_advisory_xact_lock($1)
+                    THEN gin_clean_pending_list(oid::regclass) END
+        FROM pg_class WHERE oid = to_regclass('chatrooms_messages_search')
+        """,
+        _MERGING,
+    )
+    return pages or 0

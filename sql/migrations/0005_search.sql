@@ -168,7 +168,8 @@ SELECT EXISTS (
     DROP INDEX CONCURRENTLY chatrooms_messages_search;
 \endif
 
--- New entries wait in a short list, which whoever fills it merges: a long one would be a long statement.
+-- New entries wait in a list, which a process of the service merges every second. If none does, whoever fills the list
+-- has to, so it must not be long.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS chatrooms_messages_search
     ON chatrooms_messages USING gin (search_words(user_id, created_at, content))
-    WITH (gin_pending_list_limit = 512);
+    WITH (gin_pending_list_limit = 1024);

@@ -17,7 +17,14 @@ from tests.accounts import PASSWORD, Answer, new_phone, settings
 from tests.whole import Whole, whole_service
 
 NOWHERE = "01980f5d-ac96-774b-bcce-b302099a8057"
-OWN_HEADERS = {"Content-Disposition", "Location", "Preference-Applied", "Retry-After", "WWW-Authenticate", "X-Request-ID"}
+OWN_HEADERS = {
+    "Content-Disposition",
+    "Location",
+    "Preference-Applied",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-ID",
+}
 
 
 class Description:

@@ -9,6 +9,8 @@ import pytest
 from yarl import URL
 
 from gembackend.embedded.gemini import Behaviour
+from gembackend.messages import search_store
+from gembackend.plumbing.ids import new_id
 from gembackend.web.paging import encode_cursor
 from tests.whole import Whole, whole_service
 
@@ -206,6 +208,20 @@ async def test_a_very_long_message_can_be_stored_and_its_beginning_is_found(whol
     assert (await whole.ask(room, "long?"))["status"] == "answered"
     assert len(await found(whole, "beginning")) == 1
     assert await found(whole, "ending") == []
+
+
+async def test_new_entries_are_merged_once_and_only_by_an_owner_of_the_index(db: asyncpg.Connection) -> None:
+    user, room = new_id(), new_id()
+    await db.execute("INSERT INTO users (id, phone, password_hash) VALUES ($1, '+15550001111', 'x')", user)
+    await db.execute("INSERT INTO chatrooms_metadata (id, user_id, name) VALUES ($1, $2, 'room')", room, user)
+    await fill(db, str(room), 10, "'word ' || nr", step="1 second")
+    role = f"guest_{user.hex}"
+    await db.execute(f"CREATE ROLE {role}; SET ROLE {role}")
+    assert await search_store.merge(db) == 0
+    await db.execute(f"RESET ROLE; DROP ROLE {role}")
+    assert await search_store.merge(db) > 0
+    assert await search_store.merge(db) == 0
+    assert len((await search_store.search(db, user, "word", None, 50)).messages) == 10
 
 
 @pytest.mark.parametrize(

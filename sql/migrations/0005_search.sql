@@ -67,7 +67,8 @@ SET enable_seqscan = off
 AS $$
 DECLARE
     -- Quotation marks may be those that phones type.
-    asked constant tsquery := websearch_to_tsquery('simple', search_text(translate(asked_text, '“”„«»', '"""""')));
+    quoted constant text := translate(asked_text, U&'\201C\201D\201E\00AB\00BB', '"""""');
+    asked constant tsquery := websearch_to_tsquery('simple', search_text(quoted));
     -- A phrase is more than the index knows: it finds the words, and the text itself is looked at afterwards.
     phrased constant boolean := asked::text ~ '<(-|[0-9]+)>';
     candidates constant tsquery := CASE WHEN phrased

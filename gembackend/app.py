@@ -13,7 +13,9 @@ from gembackend.chatrooms.routes import ChatroomRoutes
 from gembackend.config import Settings
 from gembackend.gemini.client import Gemini
 from gembackend.messages.event_routes import EventRoutes
+from gembackend.messages.reading_routes import ReadingRoutes
 from gembackend.messages.routes import MessageRoutes
+from gembackend.messages.search_keeper import SearchKeeper
 from gembackend.plumbing import logs, redis, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database, check_schema
@@ -59,6 +61,7 @@ class Service:
             [
                 Vitals(requests=self.database, engine=self._engine_database),
                 self._auth.sweeper,
+                SearchKeeper(self.database),
                 *self._engine.actors,
                 *(self._billing.actors if self._billing else ()),
             ]
@@ -82,6 +85,7 @@ class Service:
                     longest_prompt=settings.prompt_max_chars,
                     daily_prompts=settings.basic_daily_prompts,
                 ).table(),
+                *ReadingRoutes(self.database).table(),
                 *EventRoutes(self.database, self._engine.feed.listen).table(),
                 *BillingRoutes(self._billing).table(),
             ],

@@ -1,15 +1,32 @@
 -- Brings any database, empty or older, to the current schema:
 --   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f sql/migrate.sql
 -- Safe to run again and safe to run twice at once. Each step is one transaction together with its
--- line in the ledger, so a failed step leaves the earlier version whole.
+-- line in the ledger, so a failed step leaves the earlier version whole; a step that cannot be one
+-- transaction says so, and its parts leave the earlier version working and may be run again.
 
 \set ON_ERROR_STOP on
 \set QUIET on
 SET client_min_messages = warning;
 SET lock_timeout = '60s';
 
--- One migration at a time; the lock goes with the session.
-SELECT pg_advisory_lock(7304612205398231) \g /dev/null
+-- One migration at a time; the lock goes with the session. It is asked for again and again, each time in a transaction
+-- of its own: whoever waits inside a statement keeps the other from building an index concurrently, which waits for
+-- every older transaction, and so both would wait for ever.
+DO $$
+DECLARE
+    told boolean := false;
+BEGIN
+    WHILE NOT pg_try_advisory_lock(7304612205398231) LOOP
+        IF NOT told THEN
+            RAISE WARNING 'another migration is running; waiting for its end';
+            told := true;
+        END IF;
+        COMMIT;
+        PERFORM pg_sleep(0.2);
+        COMMIT;
+    END LOOP;
+END
+$$;
 
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version    integer PRIMARY KEY,
@@ -50,6 +67,14 @@ SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 4) AS pending \
     \ir migrations/0004_prompt_origin.sql
     INSERT INTO schema_migrations (version, name, compatible_from) VALUES (4, 'prompt_origin', 3);
     COMMIT;
+\endif
+
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 5) AS pending \gset
+\if :pending
+    -- Not one transaction: see there.
+    \ir migrations/0005_search.sql
+    INSERT INTO schema_migrations (version, name, compatible_from) VALUES (5, 'search', 4);
+    SET lock_timeout = '60s';
 \endif
 
 SELECT pg_advisory_unlock(7304612205398231) \g /dev/null

@@ -90,6 +90,102 @@ CREATE FUNCTION public.current_tier(subscription_tier text, pro_until timestamp 
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN CASE WHEN ((subscription_tier = 'Pro'::text) AND ((pro_until IS NULL) OR (pro_until > now()))) THEN 'Pro'::text ELSE 'Basic'::text END;
 
+CREATE FUNCTION public.name_message_owner() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    SELECT r.user_id INTO NEW.user_id FROM chatrooms_metadata r WHERE r.id = NEW.chatroom_id;
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION public.search_messages(searcher uuid, asked_text text, before_at timestamp with time zone, before_prompt uuid, before_position bigint, wanted integer) RETURNS TABLE(matches boolean, id text, chatroom_id uuid, prompt_id uuid, "position" bigint, role text, content text, created_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET work_mem TO '32MB'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    -- Quotation marks may be those that phones type.
+    quoted constant text := translate(asked_text, U&'\201C\201D\201E\00AB\00BB', '"""""');
+    asked constant tsquery := websearch_to_tsquery('simple', search_text(quoted));
+    -- A phrase is more than the index knows: it finds the words, and the text itself is looked at afterwards.
+    phrased constant boolean := asked::text ~ '<(-|[0-9]+)>';
+    candidates constant tsquery := CASE WHEN phrased
+        THEN regexp_replace(nullif(querytree(asked), 'T'), '<(-|[0-9]+)>', '&', 'g')::tsquery ELSE asked END;
+    most constant integer := 2000;
+    deadline constant timestamptz := clock_timestamp() + interval '0.5 s';
+    pause timestamptz;
+    week integer := search_week(least(before_at, now() + interval '7 days'));
+    mine tsquery;
+    looked_at integer;
+    candidate record;
+BEGIN
+    IF numnode(asked) = 0 THEN
+        RETURN;
+    END IF;
+    LOOP
+        mine := quote_literal(search_owner(searcher, week))::tsquery;
+        looked_at := 0;
+        FOR candidate IN
+            SELECT m.id, m.created_at, m.prompt_id, m.position FROM chatrooms_messages m
+            WHERE search_words(m.user_id, m.created_at, m.content) @@ coalesce(mine && candidates, mine)
+              AND m.user_id = searcher
+              AND (before_at IS NULL
+                   OR (m.created_at, m.prompt_id, m.position) < (before_at, before_prompt, before_position))
+            ORDER BY m.created_at DESC, m.prompt_id DESC, m.position DESC LIMIT most
+        LOOP
+            IF looked_at = 0 THEN
+                pause := greatest(deadline, clock_timestamp() + interval '0.2 s');
+            END IF;
+            looked_at := looked_at + 1;
+            RETURN QUERY SELECT true, m.id, m.chatroom_id, m.prompt_id, m.position, m.role, m.content, m.created_at
+            FROM chatrooms_messages m
+            WHERE m.id = candidate.id
+              AND (NOT phrased OR search_words(m.user_id, m.created_at, m.content) @@ asked);
+            IF FOUND THEN
+                wanted := wanted - 1;
+                IF wanted = 0 THEN
+                    RETURN;
+                END IF;
+            END IF;
+            IF looked_at = most OR (phrased AND clock_timestamp() > pause) THEN
+                RETURN QUERY SELECT false, candidate.id, NULL::uuid, candidate.prompt_id, candidate.position,
+                                    NULL::text, NULL::text, candidate.created_at;
+                RETURN;
+            END IF;
+        END LOOP;
+        IF week = 0 THEN
+            RETURN;
+        END IF;
+        IF clock_timestamp() > deadline THEN
+            -- The last moment of the week before.
+            RETURN QUERY SELECT false, NULL::text, NULL::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid, 0::bigint,
+                                NULL::text, NULL::text,
+                                timestamptz '2024-01-01 UTC' + week * interval '168 hours' - interval '1 microsecond';
+            RETURN;
+        END IF;
+        week := week - 1;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION public.search_owner(user_id uuid, week integer) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((('owner '::text || (user_id)::text) || ' '::text) || (week)::text);
+
+CREATE FUNCTION public.search_text(content text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN regexp_replace(content, '[\u00A0-\u00A9\u00AB-\u00B4\u00B6-\u00B9\u00BB-\u00BF\u2000-\u206F\u3000-\u303F\uFF00-\uFF0F\uFF1A-\uFF20]'::text, ' '::text, 'g'::text);
+
+CREATE FUNCTION public.search_week(moment timestamp with time zone) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN GREATEST(0, (floor((EXTRACT(epoch FROM ((moment AT TIME ZONE 'UTC'::text) - '2024-01-01 00:00:00'::timestamp without time zone)) / (604800)::numeric)))::integer);
+
+CREATE FUNCTION public.search_words(user_id uuid, created_at timestamp with time zone, content text) RETURNS tsvector
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (array_to_tsvector(ARRAY[public.search_owner(user_id, public.search_week(created_at))]) || to_tsvector('simple'::regconfig, public.search_text("left"(content, 65536))));
+
 CREATE TABLE public.billing_customers (
     id text NOT NULL,
     user_id uuid,
@@ -171,11 +267,14 @@ CREATE TABLE public.chatrooms_messages (
     role text NOT NULL,
     content text NOT NULL,
     created_at timestamp with time zone NOT NULL,
+    user_id uuid,
     CONSTRAINT chatrooms_messages_content_check CHECK ((content <> ''::text)),
     CONSTRAINT chatrooms_messages_role_check CHECK ((role = ANY (ARRAY['user'::text, 'assistant'::text])))
 );
 
 COMMENT ON COLUMN public.chatrooms_messages.id IS 'Gemini''s response id with _U for the prompt and _A for the answer.';
+
+COMMENT ON COLUMN public.chatrooms_messages.user_id IS 'Whose room it is in; rooms do not change hands.';
 
 CREATE TABLE public.chatrooms_metadata (
     id uuid NOT NULL,
@@ -362,6 +461,8 @@ CREATE INDEX billing_events_pending ON public.billing_events USING btree (custom
 
 CREATE INDEX billing_subscriptions_of_customer ON public.billing_subscriptions USING btree (customer_id);
 
+CREATE INDEX chatrooms_messages_search ON public.chatrooms_messages USING gin (public.search_words(user_id, created_at, content)) WITH (gin_pending_list_limit='1024');
+
 CREATE INDEX chatrooms_of_user ON public.chatrooms_metadata USING btree (user_id, id DESC);
 
 CREATE INDEX login_failures_stale ON public.login_failures USING btree (failed_at);
@@ -381,6 +482,8 @@ CREATE INDEX prompts_of_user ON public.prompts USING btree (user_id);
 CREATE UNIQUE INDEX prompts_running ON public.prompts USING btree (chatroom_id) WHERE (status = 'running'::text);
 
 CREATE INDEX prompts_unfinished ON public.prompts USING btree (chatroom_id, sequence) WHERE (status = ANY (ARRAY['queued'::text, 'running'::text]));
+
+CREATE TRIGGER chatrooms_messages_owner BEFORE INSERT ON public.chatrooms_messages FOR EACH ROW WHEN ((new.user_id IS NULL)) EXECUTE FUNCTION public.name_message_owner();
 
 ALTER TABLE ONLY public.billing_customers
     ADD CONSTRAINT billing_customers_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE SET NULL;

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
+from gembackend.chatrooms.models import Chatroom
 from gembackend.plumbing.models import Body
 
 Status = Literal["queued", "running", "answered", "failed", "cancelled"]
@@ -80,3 +81,29 @@ class MessagePage(Struct, frozen=True, kw_only=True):
 
     messages: list[Message]
     next_cursor: str | None
+
+
+class FoundMessage(Message, frozen=True, kw_only=True):
+    """A message that a search found, with the room it is in."""
+
+    chatroom_id: UUID
+
+
+class SearchPage(Struct, frozen=True, kw_only=True):
+    """One page of what a search found, newest first; it may be short, or empty, though there is a next one."""
+
+    messages: list[FoundMessage]
+    next_cursor: str | None
+
+
+class RoomExport(Struct, frozen=True, kw_only=True):
+    """A whole room as it was at `exported_at`.
+
+    `messages` are oldest first; `unanswered` are the prompts that have no message: not finished by then, failed, or
+    cancelled, in the order in which they were sent.
+    """
+
+    chatroom: Chatroom
+    exported_at: datetime
+    messages: list[Message]
+    unanswered: list[Prompt]

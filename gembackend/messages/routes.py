@@ -1,28 +1,24 @@
-"""Messages over HTTP: send a prompt, watch it, read the room back."""
+"""Prompts over HTTP: send one, watch it, take it back, ask it once more."""
 
-from datetime import UTC, datetime
 from uuid import UUID
 
 from aiohttp import web
 
 from gembackend.chatrooms import store as chatrooms
 from gembackend.messages import store
-from gembackend.messages.models import LatestExchange, MessagePage, NewMessage, Prompt
+from gembackend.messages.models import LatestExchange, NewMessage, Prompt
 from gembackend.messages.rules import Accept, Cancel, NewPrompt, Verdict, Watch, problem_with
+from gembackend.messages.verdicts import REFUSALS, problem_with_regenerating, taken
 from gembackend.plumbing.faults import Fault, invalid, not_found
 from gembackend.plumbing.ids import new_id
 from gembackend.plumbing.postgres import Database
-from gembackend.quota.rules import seconds_until_reset
 from gembackend.web.body import json_reply, read_body
 from gembackend.web.middleware import request_id
-from gembackend.web.paging import PAGING, encode_cursor, page_of
 from gembackend.web.params import IDEMPOTENCY_KEY, PREFER, idempotency_key, path_id, prefer_wait, preference_applied
 from gembackend.web.routing import Route
 from gembackend.web.session import session_of
 
 GROUP = "Messages"
-BUSY_RETRY_SECONDS = 5
-"""When a client whose room or whose service is full may try again."""
 
 
 class MessageRoutes:
@@ -58,7 +54,7 @@ class MessageRoutes:
                 NewMessage,
                 Prompt,
                 202,
-                errors=("daily_limit_reached", "room_busy", "backlog_full", "busy", "idempotency_key_reused"),
+                errors=REFUSALS,
                 also=(200,),
                 parameters=(PREFER, IDEMPOTENCY_KEY),
                 headers=("Location", "Preference-Applied"),
@@ -80,15 +76,6 @@ class MessageRoutes:
             ),
             Route(
                 "GET",
-                f"{messages}/all",
-                self.page,
-                "Every message, oldest first",
-                reply=MessagePage,
-                parameters=PAGING,
-                group=GROUP,
-            ),
-            Route(
-                "GET",
                 "/v1/prompt/{prompt_id}",
                 self.prompt,
                 "A prompt and its reply",
@@ -106,6 +93,24 @@ class MessageRoutes:
                 errors=("prompt_finished",),
                 group=GROUP,
             ),
+            Route(
+                "POST",
+                "/v1/prompt/{prompt_id}/regenerate",
+                self.regenerate,
+                "Ask a prompt once more",
+                reply=Prompt,
+                success=202,
+                errors=("prompt_unfinished", "not_latest", *REFUSALS),
+                also=(200,),
+                parameters=(PREFER, IDEMPOTENCY_KEY),
+                headers=("Location", "Preference-Applied"),
+                group=GROUP,
+                description=(
+                    "Accept a new prompt with the same text, for the latest finished prompt of a room, whether it was "
+                    "answered, failed or was cancelled. It counts as any prompt, and both exchanges stay in the room; "
+                    "Gemini does not see the earlier replies to the same question. There is no body."
+                ),
+            ),
         ]
 
     async def send(self, request: web.Request) -> web.StreamResponse:
@@ -117,18 +122,22 @@ class MessageRoutes:
         if problem := problem_with(body.prompt, self._longest_prompt):
             raise invalid("prompt", problem)
         new = NewPrompt(new_id(), user_id, chatroom_id, body.prompt, key, request_id(request))
-        with self._watch(new.id) as finish:
-            verdict = await self._accept(new)
-            prompt_id = self._taken(verdict)
-            if verdict.decision == "replayed":
-                prompt = await self._waited(user_id, prompt_id, wait)
-            elif wait is None:
-                prompt = _queued(new, verdict)
-            else:
-                await finish.within(wait)
-                prompt = await self._read(user_id, prompt_id)
-        done = prompt.finished and wait is not None
-        return json_reply(prompt, status=200 if done else 202, headers=_headers(request, prompt))
+        return await self._sent(request, new, wait)
+
+    async def regenerate(self, request: web.Request) -> web.StreamResponse:
+        """Ask the room's latest finished prompt once more; what was accepted under the same key is answered first."""
+        user_id, wait = session_of(request).user_id, prefer_wait(request)
+        prompt_id, key = path_id(request, "prompt_id", "prompt"), idempotency_key(request)
+        async with self._database.connection() as connection:
+            earlier = await store.to_regenerate(connection, user_id, prompt_id, key)
+        if earlier is None:
+            raise not_found("prompt")
+        if problem := problem_with_regenerating(earlier):
+            raise problem
+        new = NewPrompt(
+            new_id(), user_id, earlier.chatroom_id, earlier.content, key, request_id(request), regenerates=earlier.root
+        )
+        return await self._sent(request, new, wait)
 
     async def latest(self, request: web.Request) -> web.StreamResponse:
         """The room's newest prompt; with `Prefer: wait=N`, once it has finished."""
@@ -141,20 +150,6 @@ class MessageRoutes:
         if prompt is not None and wait is not None and not prompt.finished:
             prompt = await self._waited(user_id, prompt.id, wait)
         return json_reply(LatestExchange(prompt=prompt), headers=preference_applied(request))
-
-    async def page(self, request: web.Request) -> web.StreamResponse:
-        """The room's messages, oldest first."""
-        user_id, page = session_of(request).user_id, page_of(request)
-        chatroom_id = path_id(request, "chatroom_id", "chatroom")
-        if page.cursor is not None and not (page.cursor.isascii() and page.cursor.isdigit() and len(page.cursor) < 19):
-            raise invalid("cursor", "must be a next_cursor of this list")
-        async with self._database.connection() as connection:
-            found = await store.page(connection, user_id, chatroom_id, int(page.cursor or -1), page.limit + 1)
-            if not found and not await chatrooms.exists(connection, user_id, chatroom_id):
-                raise not_found("chatroom")
-        more, found = len(found) > page.limit, found[: page.limit]
-        cursor = encode_cursor(str(found[-1][0])) if more else None
-        return json_reply(MessagePage(messages=[message for _, message in found], next_cursor=cursor))
 
     async def prompt(self, request: web.Request) -> web.StreamResponse:
         """One prompt; with `Prefer: wait=N`, once it has finished."""
@@ -172,6 +167,21 @@ class MessageRoutes:
             raise Fault("prompt_finished", "This prompt has finished already; there is nothing to take back.")
         return json_reply(await self._read(user_id, prompt_id))
 
+    async def _sent(self, request: web.Request, new: NewPrompt, wait: float | None) -> web.StreamResponse:
+        """Have a prompt accepted, and answer with it as it is now, or as it is when it has finished."""
+        with self._watch(new.id) as finish:
+            verdict = await self._accept(new)
+            prompt_id = taken(verdict, daily_prompts=self._daily_prompts)
+            if verdict.decision == "replayed":
+                prompt = await self._waited(new.user_id, prompt_id, wait)
+            elif wait is None:
+                prompt = _queued(new, verdict)
+            else:
+                await finish.within(wait)
+                prompt = await self._read(new.user_id, prompt_id)
+        done = prompt.finished and wait is not None
+        return json_reply(prompt, status=200 if done else 202, headers=_headers(request, prompt))
+
     async def _waited(self, user_id: UUID, prompt_id: UUID, wait: float | None) -> Prompt:
         """The prompt as it is, or as it is when it has finished or `wait` seconds have passed."""
         with self._watch(prompt_id) as finish:
@@ -187,26 +197,6 @@ class MessageRoutes:
         if prompt is None:
             raise not_found("prompt")
         return prompt
-
-    def _taken(self, verdict: Verdict) -> UUID:
-        """The id of the prompt that was accepted, now or earlier; raises the Fault that says why none was."""
-        match verdict.decision:
-            case "accepted" | "replayed":
-                assert verdict.prompt_id is not None
-                return verdict.prompt_id
-            case "not_found":
-                raise not_found("chatroom")
-            case "key_reused":
-                raise Fault("idempotency_key_reused", "This Idempotency-Key was used with another request.")
-            case "room_busy":
-                text = "This chatroom has too many unfinished prompts; wait for some of them."
-                raise Fault("room_busy", text, retry_after=BUSY_RETRY_SECONDS)
-            case "backlog_full":
-                text = "Too many prompts are waiting for Gemini; try again shortly."
-                raise Fault("backlog_full", text, retry_after=BUSY_RETRY_SECONDS)
-            case "daily_limit_reached":
-                text = f"Basic users may send {self._daily_prompts} prompts a day (UTC); Pro has no limit."
-                raise Fault("daily_limit_reached", text, retry_after=seconds_until_reset(datetime.now(UTC)))
 
 
 def _queued(new: NewPrompt, verdict: Verdict) -> Prompt:

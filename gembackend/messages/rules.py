@@ -39,6 +39,22 @@ class Verdict:
     accepted_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Regenerable:
+    """A prompt that somebody wants to ask once more.
+
+    `root` is the first of the prompts that ask the same, `finished` whether it has ended, `latest` whether no prompt
+    behind it has, and `key_known` whether the request's Idempotency-Key has been used.
+    """
+
+    chatroom_id: UUID
+    content: str
+    root: UUID
+    finished: bool
+    latest: bool
+    key_known: bool
+
+
 Accept = Callable[[NewPrompt], Awaitable[Verdict]]
 """Asks the engine to accept a prompt; raises Fault when it cannot decide at the moment."""
 

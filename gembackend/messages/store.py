@@ -6,10 +6,11 @@ from asyncpg import Record
 
 from gembackend.messages import story as stories
 from gembackend.messages.models import Message, Prompt, PromptError, TokenUsage
+from gembackend.messages.rules import Regenerable
 from gembackend.messages.story import Entry, Place
 from gembackend.plumbing.postgres import Connection
 
-_PROMPT = """
+PROMPT = """
     SELECT p.id, p.chatroom_id, p.sequence, p.fence, p.status, p.content AS prompt, p.attempts,
            p.created_at, p.finished_at,
            p.error_code, p.error_message, p.prompt_tokens, p.reply_tokens,
@@ -20,16 +21,16 @@ _PROMPT = """
 
 async def prompt(connection: Connection, user_id: UUID, prompt_id: UUID) -> Prompt | None:
     """One prompt with its reply."""
-    row = await connection.fetchrow(_PROMPT + "WHERE p.id = $2 AND p.user_id = $1", user_id, prompt_id)
-    return _prompt(row) if row else None
+    row = await connection.fetchrow(PROMPT + "WHERE p.id = $2 AND p.user_id = $1", user_id, prompt_id)
+    return prompt_of(row) if row else None
 
 
 async def latest(connection: Connection, user_id: UUID, chatroom_id: UUID) -> Prompt | None:
     """The newest prompt of a room, with its reply."""
     row = await connection.fetchrow(
-        _PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 ORDER BY p.sequence DESC LIMIT 1", user_id, chatroom_id
+        PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 ORDER BY p.sequence DESC LIMIT 1", user_id, chatroom_id
     )
-    return _prompt(row) if row else None
+    return prompt_of(row) if row else None
 
 
 async def starting_place(connection: Connection, user_id: UUID, chatroom_id: UUID) -> tuple[int, Place] | None:
@@ -54,13 +55,13 @@ async def starting_place(connection: Connection, user_id: UUID, chatroom_id: UUI
 async def story(connection: Connection, user_id: UUID, chatroom_id: UUID, behind: int, limit: int) -> list[Entry]:
     """Up to `limit` prompts of a room behind a sequence, in the order of the room."""
     rows = await connection.fetch(
-        _PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 AND p.sequence > $3 ORDER BY p.sequence LIMIT $4",
+        PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 AND p.sequence > $3 ORDER BY p.sequence LIMIT $4",
         user_id,
         chatroom_id,
         behind,
         limit,
     )
-    return [Entry(row["sequence"], row["fence"], _prompt(row)) for row in rows]
+    return [Entry(row["sequence"], row["fence"], prompt_of(row)) for row in rows]
 
 
 async def page(
@@ -78,22 +79,44 @@ async def page(
         after,
         limit,
     )
-    return [
-        (
-            row["position"],
-            Message(
-                id=row["id"],
-                role=row["role"],
-                content=row["content"],
-                created_at=row["created_at"],
-                prompt_id=row["prompt_id"],
-            ),
-        )
-        for row in rows
-    ]
+    return [(row["position"], message_of(row)) for row in rows]
 
 
-def _prompt(row: Record) -> Prompt:
+async def to_regenerate(connection: Connection, user_id: UUID, prompt_id: UUID, key: str | None) -> Regenerable | None:
+    """What has to be known of a prompt to ask it once more under an Idempotency-Key."""
+    row = await connection.fetchrow(
+        """
+        SELECT p.chatroom_id, p.content, coalesce(p.regenerates, p.id) AS root, p.finished_at IS NOT NULL AS finished,
+               NOT EXISTS (
+                   SELECT FROM prompts later WHERE later.chatroom_id = p.chatroom_id AND later.sequence > p.sequence
+                   AND later.finished_at IS NOT NULL
+               ) AS latest,
+               EXISTS (
+                   SELECT FROM prompts kept WHERE kept.user_id = $1 AND kept.idempotency_key = $3
+                   AND kept.created_at > now() - interval '24 hours'
+               ) AS key_known
+        FROM prompts p WHERE p.id = $2 AND p.user_id = $1
+        """,
+        user_id,
+        prompt_id,
+        key,
+    )
+    return Regenerable(**row) if row else None
+
+
+def message_of(row: Record) -> Message:
+    """A message of a row that has its columns, and maybe more."""
+    return Message(
+        id=row["id"],
+        role=row["role"],
+        content=row["content"],
+        created_at=row["created_at"],
+        prompt_id=row["prompt_id"],
+    )
+
+
+def prompt_of(row: Record) -> Prompt:
+    """A prompt of a row that `PROMPT` selects."""
     reply = error = usage = None
     if row["reply_id"] is not None:
         reply = Message(

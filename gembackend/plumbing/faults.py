@@ -59,6 +59,8 @@ CODES = _registry(
     Code("already_subscribed", Family.CONFLICT, "Already subscribed"),
     Code("not_subscribed", Family.CONFLICT, "Not subscribed"),
     Code("prompt_finished", Family.CONFLICT, "Prompt already finished"),
+    Code("prompt_unfinished", Family.CONFLICT, "Prompt not finished yet"),
+    Code("not_latest", Family.CONFLICT, "Not the latest finished prompt"),
     Code("payload_too_large", Family.TOO_LARGE, "Body too large"),
     Code("unsupported_media_type", Family.MEDIA_TYPE, "Body must be JSON"),
     Code("validation_failed", Family.INVALID, "Invalid request"),

@@ -98,6 +98,7 @@ async def claim(
 ) -> list[Claimed]:
     """Claim the head of each room that is due, with its history; a room that is busy or empty gives nothing.
 
+    The history of a prompt that regenerates leaves out the exchanges of those that asked the same before.
     The heads are found without locks and locked afterwards: SKIP LOCKED while searching would skip to a later
     prompt of the same room. Of prompts that are suspected of killing their process (they have outlived two leases,
     or have one attempt left after one) at most `suspects` are claimed.
@@ -129,15 +130,18 @@ async def claim(
                 lease_until = now() + make_interval(secs => $2), leased_by = $5
             FROM chosen WHERE p.id = chosen.id
             RETURNING p.id, p.chatroom_id, p.fence, p.attempts, chosen.exhausted, chosen.taken_over, chosen.suspect,
-                      p.content, p.request_id, p.created_at, p.traceparent,
+                      p.content, p.regenerates, p.request_id, p.created_at, p.traceparent,
                       extract(epoch FROM now() - CASE WHEN chosen.taken_over THEN chosen.lease_until
                                                       ELSE p.available_at END)::float8 AS queue_seconds
         )
         SELECT claimed.*, coalesce(recent.history, '{}') AS history
         FROM claimed LEFT JOIN LATERAL (
             SELECT array_agg(ARRAY[m.role, m.content] ORDER BY m.position) AS history FROM (
-                SELECT role, content, position FROM chatrooms_messages
-                WHERE chatroom_id = claimed.chatroom_id ORDER BY position DESC LIMIT $4
+                SELECT m.role, m.content, m.position FROM chatrooms_messages m
+                WHERE m.chatroom_id = claimed.chatroom_id
+                  AND (claimed.regenerates IS NULL OR claimed.regenerates <> coalesce(
+                      (SELECT p.regenerates FROM prompts p WHERE p.id = m.prompt_id), m.prompt_id))
+                ORDER BY m.position DESC LIMIT $4
             ) m
         ) recent ON true
         """,
@@ -193,8 +197,8 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]
             RETURNING p.id, p.user_id, p.chatroom_id, p.sequence, p.content, p.created_at, p.charged_on,
                       e.status, e.response_id, e.reply
         ), messages AS (
-            INSERT INTO chatrooms_messages (id, chatroom_id, prompt_id, position, role, content, created_at)
-            SELECT c.response_id || side.suffix, c.chatroom_id, c.id, 2 * c.sequence + side.place, side.role,
+            INSERT INTO chatrooms_messages (id, user_id, chatroom_id, prompt_id, position, role, content, created_at)
+            SELECT c.response_id || side.suffix, c.user_id, c.chatroom_id, c.id, 2 * c.sequence + side.place, side.role,
                    side.content, side.created_at
             FROM changed c, LATERAL (VALUES
                 ('_U', 0, 'user', c.content, c.created_at), ('_A', 1, 'assistant', c.reply, now())

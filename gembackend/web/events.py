@@ -1,7 +1,7 @@
 """Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
 
-import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import cast
 
 from aiohttp import web
@@ -9,12 +9,11 @@ from aiohttp import web
 from gembackend.web.connection import Connection
 from gembackend.web.middleware import settle
 from gembackend.web.routing import Parameter
+from gembackend.web.streaming import send
 
 MEDIA_TYPE = "text/event-stream"
 RECONNECT_MILLISECONDS = 1000
 """What clients are told to wait before they connect again."""
-WRITE_SECONDS = 20.0
-"""How long a client may take no byte before it is taken for gone."""
 
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
@@ -54,12 +53,8 @@ class EventStream:
         if not self._unsent:
             return
         unsent, self._unsent = bytes(self._unsent), bytearray()
-        try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await self._response.write(unsent)
-        except (ConnectionError, TimeoutError):
-            if self._request.transport is not None:
-                self._request.transport.abort()
+        with suppress(ConnectionError, TimeoutError):
+            await send(self._request, self._response, unsent)
 
     async def beat(self) -> None:
         """Send a comment, which keeps proxies from closing the connection and finds out whether it is there."""

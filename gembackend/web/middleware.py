@@ -103,8 +103,9 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return problems.render_http(error, request_id(request))
     except Exception as error:
-        if request.transport is None:
-            # The client went away and reading or writing said so: there is nobody to answer, and nothing is wrong.
+        if request.transport is None or request.transport.is_closing():
+            # The client went away, or was cut off, and reading or writing said so: there is nobody to answer, and
+            # nothing is wrong.
             return web.Response(status=CLIENT_GONE)
         log.error("unexpected_error", exc_info=error)
         fault = problems.internal_error()

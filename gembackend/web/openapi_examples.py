@@ -33,6 +33,8 @@ FIELDS: dict[str, Any] = {
     "Prompt.error": None,
     "Message.id": "mEciaYrXJ8GhvdIPqNSR6QI_A",
     "Message.role": "assistant",
+    "FoundMessage.id": "mEciaYrXJ8GhvdIPqNSR6QI_A",
+    "FoundMessage.role": "assistant",
     "CheckoutStarted.url": "https://checkout.stripe.com/c/pay/cs_test_a1B2c3D4",
     "CheckoutStarted.session_id": "cs_test_a1B2c3D4",
     "Portal.url": "https://billing.stripe.com/p/session/test_YWNjdF8x",

@@ -43,6 +43,10 @@ REPLY_HEADERS = {
     "X-Request-ID": ("The id of this request, to look for in the logs.", "7c1e0d6a4bb14d8f9a51c4e6d2f0a3b9"),
     "Location": ("Where to find what was made.", "/v1/prompt/01980f5d-ac96-774b-bcce-b302099a8057"),
     "Preference-Applied": ("The wait that was granted; absent without one (RFC 7240).", "wait=10"),
+    "Content-Disposition": (
+        "That it is to be saved, and under which name.",
+        'attachment; filename="chatroom-01980f5d-ac96-774b-bcce-b302099a8057.json"',
+    ),
     "Retry-After": ("The seconds after which to try again.", "5"),
     "WWW-Authenticate": ("How to authenticate (RFC 6750).", "Bearer"),
 }

@@ -132,6 +132,30 @@ JOURNEY = (
                     '.to.eql(["user", "assistant", "user", "assistant"]);'
                 },
             ),
+            Step(
+                "POST",
+                "/v1/prompt/{prompt_id}/regenerate",
+                headers={"Prefer": "wait=30", "Idempotency-Key": "{{$guid}}"},
+                saves={"prompt_id": "id"},
+                checks={
+                    "it is the same question": 'pm.expect(reply.prompt).to.eql("And at sunset?");',
+                    "there is a new reply": "pm.expect(reply.reply.content).to.be.a('string').and.not.empty;",
+                },
+            ),
+            Step(
+                "GET",
+                "/v1/search",
+                query={"q": "sunset"},
+                checks={
+                    "the question is found, both times": "pm.expect(reply.messages.filter("
+                    'message => message.content === "And at sunset?").length).to.eql(2);'
+                },
+            ),
+            Step(
+                "GET",
+                f"{_ROOM}/export",
+                checks={"the whole room is there": "pm.expect(reply.messages.length).to.eql(6);"},
+            ),
         ),
     ),
     Folder(

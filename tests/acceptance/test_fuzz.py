@@ -32,7 +32,7 @@ checks.positive_data_acceptance.enabled = false
 
 # A cursor that the service never gave, a key that was used before and a signature may be well-formed and yet wrong.
 [[operations]]
-include-path-regex = "^/v1/(chatroom(/.+/message(/all)?)?|webhook/stripe)$"
+include-path-regex = "^/v1/(chatroom(/.+/message(/all)?)?|prompt/.+/regenerate|search|webhook/stripe)$"
 checks.positive_data_acceptance.enabled = false
 """
 

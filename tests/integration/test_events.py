@@ -13,7 +13,7 @@ from gembackend.app import Service
 from gembackend.embedded.gemini import Behaviour
 from gembackend.messages import event_routes
 from gembackend.plumbing import metrics
-from gembackend.web import events as web_events
+from gembackend.web import streaming
 from tests.accounts import CHEAP, Client, settings
 from tests.listeners import ENDS, Heard, Listener, listening, names, text_of
 from tests.processes import until
@@ -319,7 +319,7 @@ async def test_a_stream_ends_when_the_process_shuts_down_and_goes_on_elsewhere(w
 
 
 async def test_a_client_that_reads_nothing_is_cut_off(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_events, "WRITE_SECONDS", 0.3)
+    monkeypatch.setattr(streaming, "STALL_SECONDS", 0.3)
     whole.gemini.default = Behaviour(text="x" * 900_000)
     room = await whole.room()
     narrow = socket.socket()

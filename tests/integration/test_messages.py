@@ -169,7 +169,9 @@ async def test_what_is_not_the_users_does_not_exist(whole: Whole) -> None:
         ("GET", "/v1/chatroom/{room}/message", None),
         ("GET", "/v1/chatroom/{room}/message/all", None),
         ("GET", "/v1/prompt/{prompt}", None),
+        ("GET", "/v1/chatroom/{room}/export", None),
         ("DELETE", "/v1/prompt/{prompt}", None),
+        ("POST", "/v1/prompt/{prompt}/regenerate", None),
     ):
         foreign = await whole.client.call(method, path.format(room=room, prompt=prompt["id"]), body)
         absent = await whole.client.call(method, path.format(room=unknown, prompt=unknown), body)

@@ -17,7 +17,14 @@ from tests.accounts import PASSWORD, Answer, new_phone, settings
 from tests.whole import Whole, whole_service
 
 NOWHERE = "01980f5d-ac96-774b-bcce-b302099a8057"
-OWN_HEADERS = {"Location", "Preference-Applied", "Retry-After", "WWW-Authenticate", "X-Request-ID"}
+OWN_HEADERS = {
+    "Content-Disposition",
+    "Location",
+    "Preference-Applied",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-ID",
+}
 
 
 class Description:
@@ -209,16 +216,25 @@ async def test_rooms_and_prompts_answer_as_described(whole: Whole, description: 
     waiting = await witness.sees(202, "POST", f"{room}/message", question, Idempotency_Key="one")
     await witness.sees(422, "POST", f"{room}/message", {"prompt": "else"}, Idempotency_Key="one")
     await witness.sees(200, "GET", f"/v1/prompt/{waiting['id']}", Prefer="wait=20")
-    await witness.sees(200, "POST", f"{room}/message", question, Prefer="wait=20")
+    again = await witness.sees(200, "POST", f"/v1/prompt/{waiting['id']}/regenerate", Prefer="wait=20")
+    await witness.sees(429, "POST", f"/v1/prompt/{again['id']}/regenerate")
+    await witness.sees(409, "POST", f"/v1/prompt/{waiting['id']}/regenerate")
+    await witness.sees(404, "POST", f"/v1/prompt/{NOWHERE}/regenerate")
     await witness.sees(429, "POST", f"{room}/message", question)
     await witness.sees(400, "POST", f"{room}/message", None, Content_Type="application/json")
     await witness.sees(415, "POST", f"{room}/message", None)
     await witness.sees(200, "GET", f"{room}/message")
     await witness.sees(200, "GET", f"{room}/message/all?limit=3")
+    await witness.sees(200, "GET", f"{room}/export")
+    cursor = (await witness.sees(200, "GET", "/v1/search?q=sky&limit=1"))["next_cursor"]
+    await witness.sees(200, "GET", f"/v1/search?q=sky&limit=1&cursor={cursor}")
+    await witness.sees(422, "GET", "/v1/search?q=%20")
+    await witness.sees(422, "GET", "/v1/search")
     await witness.sees(200, "GET", room)
     await witness.sees(404, "GET", f"/v1/prompt/{NOWHERE}")
     await witness.sees(204, "DELETE", room)
     await witness.sees(404, "GET", room)
+    await witness.sees(404, "GET", f"{room}/export")
 
 
 async def test_the_services_own_pages_answer_as_described(whole: Whole, description: Description) -> None:

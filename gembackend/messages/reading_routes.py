@@ -1,0 +1,158 @@
+"""Messages read back over HTTP: a room page by page, a room as a whole, and whatever has certain words."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+from aiohttp import web
+from msgspec import Meta
+
+from gembackend.chatrooms import store as chatrooms
+from gembackend.messages import export, search_store, store
+from gembackend.messages.models import MessagePage, RoomExport, SearchPage
+from gembackend.messages.search_store import Place
+from gembackend.plumbing.faults import Fault, invalid, not_found
+from gembackend.plumbing.postgres import Database
+from gembackend.web.body import json_reply
+from gembackend.web.paging import PAGING, encode_cursor, page_of
+from gembackend.web.params import path_id
+from gembackend.web.routing import Parameter, Route
+from gembackend.web.session import session_of
+from gembackend.web.streaming import stream_reply
+
+GROUP = "Messages"
+LONGEST_QUERY = 200
+
+QUERY = Parameter(
+    "q",
+    "query",
+    'What to look for: words that must all be there, `"a phrase"`, `or`, and `-` before what must not be there.',
+    Annotated[str, Meta(min_length=1, max_length=LONGEST_QUERY, pattern=r"^[^\u0000]*[^\s\u0000][^\u0000]*$")],
+    "blue sky",
+    required=True,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PLACE = re.compile(r"([0-9]{1,16})\.([0-9a-f]{32})\.([0-9]{1,18})", re.ASCII)
+
+
+class ReadingRoutes:
+    """The endpoints that read messages."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def table(self) -> list[Route]:
+        """What is where."""
+        room = "/v1/chatroom/{chatroom_id}"
+        return [
+            Route(
+                "GET",
+                f"{room}/message/all",
+                self.page,
+                "Every message, oldest first",
+                reply=MessagePage,
+                parameters=PAGING,
+                group=GROUP,
+            ),
+            Route(
+                "GET",
+                f"{room}/export",
+                self.export,
+                "The whole room as one document",
+                reply=RoomExport,
+                headers=("Content-Disposition",),
+                stream=True,
+                group=GROUP,
+                description=(
+                    "The room as it is when the request arrives, streamed, to be saved as a file. A transfer that ends "
+                    "without its last chunk is not whole: ask again. A client that reads nothing for 30 seconds is cut "
+                    "off."
+                ),
+            ),
+            Route(
+                "GET",
+                "/v1/search",
+                self.search,
+                "Search all messages, newest first",
+                reply=SearchPage,
+                parameters=(QUERY, *PAGING),
+                group=GROUP,
+                description=(
+                    "The user's messages, of every room, that have the words of `q`, newest first. Words are compared "
+                    "whole and without regard to case, and none is too common to be looked for. A page may be short, "
+                    "or empty, although `next_cursor` is not null: the search then goes on there. Of a very long "
+                    "message only the first 65,536 characters are searched."
+                ),
+            ),
+        ]
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """The room's messages, oldest first."""
+        user_id, page = session_of(request).user_id, page_of(request)
+        chatroom_id = path_id(request, "chatroom_id", "chatroom")
+        if page.cursor is not None and not (page.cursor.isascii() and page.cursor.isdigit() and len(page.cursor) < 19):
+            raise _no_cursor()
+        async with self._database.connection() as connection:
+            found = await store.page(connection, user_id, chatroom_id, int(page.cursor or -1), page.limit + 1)
+            if not found and not await chatrooms.exists(connection, user_id, chatroom_id):
+                raise not_found("chatroom")
+        more, found = len(found) > page.limit, found[: page.limit]
+        cursor = encode_cursor(str(found[-1][0])) if more else None
+        return json_reply(MessagePage(messages=[message for _, message in found], next_cursor=cursor))
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """The whole room, to be saved as a file."""
+        chatroom_id = path_id(request, "chatroom_id", "chatroom")
+        return await stream_reply(
+            request,
+            export.pieces(self._database, session_of(request).user_id, chatroom_id),
+            headers={
+                "Content-Type": "application/json",
+                "Content-Disposition": f'attachment; filename="chatroom-{chatroom_id}.json"',
+            },
+        )
+
+    async def search(self, request: web.Request) -> web.StreamResponse:
+        """The user's messages that have certain words."""
+        text, page = _text_of(request), page_of(request)
+        before = None if page.cursor is None else _place_of(page.cursor)
+        async with self._database.connection() as connection:
+            found = await search_store.search(connection, session_of(request).user_id, text, before, page.limit)
+        cursor = encode_cursor(_key_of(found.next)) if found.next else None
+        return json_reply(SearchPage(messages=found.messages, next_cursor=cursor))
+
+
+def _text_of(request: web.Request) -> str:
+    """The `q` of a query; raises a 422 when it cannot be looked for."""
+    text = request.query.get("q")
+    if text is None:
+        raise invalid("q", "is required")
+    if not text.strip():
+        raise invalid("q", "must not be blank")
+    if len(text) > LONGEST_QUERY:
+        raise invalid("q", f"must be at most {LONGEST_QUERY} characters")
+    if "\0" in text:
+        raise invalid("q", "must not contain NUL characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise invalid("q", "is not valid Unicode text") from error
+    return text
+
+
+def _key_of(place: Place) -> str:
+    """A place as the key of a cursor: microseconds, prompt and position."""
+    return f"{(place.created_at - _EPOCH) // timedelta(microseconds=1)}.{place.prompt_id.hex}.{place.position}"
+
+
+def _place_of(key: str) -> Place:
+    """The place that `_key_of` made a key of."""
+    if not (match := _PLACE.fullmatch(key)):
+        raise _no_cursor()
+    return Place(_EPOCH + timedelta(microseconds=int(match[1])), UUID(hex=match[2]), int(match[3]))
+
+
+def _no_cursor() -> Fault:
+    return invalid("cursor", "must be a next_cursor of this list")

@@ -33,7 +33,7 @@ async def stream_reply(
 
 
 async def send(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
-    """Send a piece of an answer that has begun; a client that does not take it in time is cut off with a TimeoutError."""
+    """Send a piece of an answer that has begun; a client that does not take it in time is cut off: a TimeoutError."""
     for start in range(0, len(piece), SLICE_BYTES):
         try:
             async with asyncio.timeout(STALL_SECONDS):

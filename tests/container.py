@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.dockerfile import Ignored, instructions
 from tests.processes import Process
 
 NETWORK = re.compile(r"(?i)(https?|no)_proxy|PIP_(CERT|INDEX_URL|TRUSTED_HOST|DEFAULT_TIMEOUT)|SSL_CERT_FILE")
@@ -115,13 +116,11 @@ def build(dockerfile: Path, place: Path) -> Image:
     if refused.returncode != 0:
         pytest.skip(f"this machine makes no namespaces: {refused.stderr.decode().strip()}")
     stages: dict[str, Image] = {}
-    known: dict[str, str] = {}
     image = _base(place / "base")
     for instruction, text in instructions(dockerfile.read_text()):
         match instruction:
             case "ARG":
-                name, _, value = text.partition("=")
-                known[name] = value
+                pass  # which base image: what stands in for it is always the same
             case "FROM":
                 _, _, name = text.partition(" AS ")
                 image = stages[name] = _copy(_base(place / "base"), place / f"stage-{len(stages)}")
@@ -132,15 +131,6 @@ def build(dockerfile: Path, place: Path) -> Image:
             case _:
                 image = _noted(image, instruction, text)
     return image
-
-
-def instructions(text: str) -> Iterator[tuple[str, str]]:
-    """The steps of a Dockerfile: the instruction and the rest, without comments and continued lines joined."""
-    lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    for line in re.sub(r"\\\n", " ", lines).splitlines():
-        if line.strip():
-            instruction, _, rest = line.strip().partition(" ")
-            yield instruction.upper(), rest.strip()
 
 
 def _noted(image: Image, instruction: str, text: str) -> Image:
@@ -184,7 +174,7 @@ def _copy_step(image: Image, text: str, context: Path, stages: Mapping[str, Imag
         options.append(paths.pop(0))
     *sources, target = paths
     source_root = stages[options[0].removeprefix("--from=")].root if options else context
-    wanted = (lambda _: True) if options else _Ignored((context / ".dockerignore").read_text()).sends
+    wanted = (lambda _: True) if options else Ignored((context / ".dockerignore").read_text()).sends
     place = image.root / str(Path(image.directory) / target).lstrip("/")
     for each in sources:
         source = source_root / each.lstrip("/")
@@ -205,26 +195,6 @@ def _copy_step(image: Image, text: str, context: Path, stages: Mapping[str, Imag
                 name for name in names if not wanted(str((Path(directory) / name).relative_to(source_root)))
             ],
         )
-
-
-class _Ignored:
-    """A .dockerignore: the last pattern that fits a path, or a directory above it, decides."""
-
-    def __init__(self, text: str) -> None:
-        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-        self._rules = [(not line.startswith("!"), _pattern(line.removeprefix("!"))) for line in lines]
-
-    def sends(self, path: str) -> bool:
-        """Whether the builder gets this path."""
-        kept_out = [ignored for ignored, pattern in self._rules if pattern.match(path)]
-        return not (kept_out and kept_out[-1])
-
-
-def _pattern(glob: str) -> re.Pattern[str]:
-    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    tokens = re.findall(r"\*\*/|\*\*|[*?]|\[[^]]+\]|.", glob)
-    body = (parts.get(token) or (token if len(token) > 1 else re.escape(token)) for token in tokens)
-    return re.compile(f"{''.join(body)}(?:/.*)?$")
 
 
 def _base(place: Path) -> Image:

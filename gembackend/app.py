@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Awaitable
 
 from gembackend.actors import Supervisor
+from gembackend.auth.limits import RateLimits
 from gembackend.auth.passwords import Cost
 from gembackend.auth.room import Auth
 from gembackend.auth.routes import AuthRoutes
-from gembackend.billing.room import Billing
+from gembackend.billing.room import REQUESTS, Billing, plan_of
 from gembackend.billing.routes import BillingRoutes
+from gembackend.billing.subscriptions import Standings
 from gembackend.chatrooms.routes import ChatroomRoutes
 from gembackend.config import Settings
 from gembackend.gemini.client import Gemini
@@ -87,7 +89,11 @@ class Service:
                 ).table(),
                 *ReadingRoutes(self.database).table(),
                 *EventRoutes(self.database, self._engine.feed.listen).table(),
-                *BillingRoutes(self._billing).table(),
+                *BillingRoutes(
+                    self._billing,
+                    Standings(self.database, plan_of(settings)),
+                    RateLimits(self._redis, REQUESTS).admit,
+                ).table(),
             ],
             authenticate=self._auth.sessions.authenticate,
             health=self.health,

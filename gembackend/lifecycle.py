@@ -66,8 +66,19 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def leave_no_zombies() -> None:
+    """As process 1 of a container, let the kernel bury the children of others that are left to it: it has none itself.
+
+    A parent that ignores SIGCHLD is not asked about its children's ends (POSIX, sigaction). What a shell in the
+    container left behind would otherwise stay in the process table, for want of an init.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
 async def serve(settings: Settings) -> int:
     """Serve until told to stop; the exit status is 0 after a clean drain."""
+    leave_no_zombies()
     return await _serve(settings, StopSignal(), announce=lambda _url: None)
 
 

@@ -3,21 +3,24 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 from gembackend import config
 from gembackend.actors import Supervisor
+from gembackend.auth.limits import RateLimits
 from gembackend.billing import store
-from gembackend.billing.room import Billing
+from gembackend.billing.room import REQUESTS, Billing, plan_of
 from gembackend.billing.routes import BillingRoutes
+from gembackend.billing.subscriptions import Standings
 from gembackend.embedded.stripe import StripeStandIn
 from gembackend.embedded.stripe_state import shown
 from gembackend.embedded.stripe_wire import Object, signature
 from gembackend.plumbing.ids import new_id
 from gembackend.plumbing.postgres import Database
+from gembackend.web.routing import Route
 from tests import accounts
 from tests.accounts import Answer, Client
 from tests.processes import until
@@ -172,13 +175,19 @@ async def stand_in(**options: Any) -> AsyncIterator[StripeStandIn]:
         await stripe.stop()
 
 
+def routes(service: accounts.Service, billing: Billing | None) -> Sequence[Route]:
+    """The routes of payments, or of a service that takes none, with the limits of the real one."""
+    standings = Standings(service.database, plan_of(service.settings))
+    return BillingRoutes(billing, standings, RateLimits(service.redis, REQUESTS).admit).table()
+
+
 @asynccontextmanager
 async def shop_at(chosen: config.Settings, stripe: StripeStandIn, *, actors: bool = True) -> AsyncIterator[Shop]:
     """One process over whatever database and stand-in; webhooks go to the newest."""
     service = accounts.Service(chosen)
     billing = Billing(chosen, service.database)
     supervisor = Supervisor(billing.actors if actors else ())
-    async with service.running(BillingRoutes(billing).table()) as client:
+    async with service.running(routes(service, billing)) as client:
         stripe.deliveries.url = f"{client.base}/v1/webhook/stripe"
         await supervisor.start()
         try:

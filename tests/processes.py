@@ -126,10 +126,14 @@ class Process:
     async def _stands_still(self) -> bool:
         return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
+    def _command(self) -> list[str]:
+        """What is run."""
+        return [sys.executable, "-m", "gembackend", "serve"]
+
     def _spawn(self) -> subprocess.Popen[bytes]:
         """Start it in Python's own way: uvloop forks, and a fork beside gRPC at work crashes the child now and then."""
         return subprocess.Popen(
-            [*_TIED, sys.executable, "-m", "gembackend", "serve"],
+            [*_TIED, *self._command()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

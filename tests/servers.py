@@ -1,14 +1,16 @@
 """The real servers of one test process: a PostgreSQL with a migrated template database, and a Redis."""
 
 import asyncio
+import fcntl
 import itertools
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -41,6 +43,43 @@ def _memory() -> str | None:
     return str(shared) if roomy else None
 
 
+class Home:
+    """A directory for servers, gone with `remove`. Its lock is held as long as this process lives, so that what a run
+    that was killed has left behind is known for it, and removed by the next one."""
+
+    def __init__(self, kind: str, parent: str | None = None) -> None:
+        for left in Path(parent or tempfile.gettempdir()).glob("gembackend-*/owner"):
+            _remove_if_left(left)
+        self.path = Path(tempfile.mkdtemp(prefix=f"gembackend-{kind}-", dir=parent))
+        self._owner = _locked(self.path / "owner")
+
+    def remove(self) -> None:
+        """Remove it with all that is in it."""
+        shutil.rmtree(self.path)
+        if self._owner is not None:
+            self._owner.close()
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The file, locked by this process; None when another holds it."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _remove_if_left(owner: Path) -> None:
+    """Remove a directory whose owner is no more."""
+    with suppress(OSError):
+        lock = _locked(owner)
+        if lock is not None:
+            shutil.rmtree(owner.parent, ignore_errors=True)
+            lock.close()
+
+
 def with_database(url: str, name: str) -> str:
     """The same URL with another database."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
@@ -53,9 +92,9 @@ class Servers:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._directory = tempfile.TemporaryDirectory(prefix="gembackend-test-", dir=_memory())
-        self._postgres = EmbeddedPostgres(Path(self._directory.name), settings=FAST)
-        self._redis = EmbeddedRedis(Path(self._directory.name))
+        self._home = Home("test", _memory())
+        self._postgres = EmbeddedPostgres(self._home.path, settings=FAST)
+        self._redis = EmbeddedRedis(self._home.path)
         self._admin: asyncpg.Connection | None = None
         self._numbers = itertools.count(1)
 
@@ -74,7 +113,7 @@ class Servers:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._directory.cleanup()
+        self._home.remove()
 
     def create_database(self, *, migrated: bool = True) -> str:
         """Make a database, with the current schema or empty, and return its URL."""

@@ -11,8 +11,16 @@ from gembackend.billing.stripe import Stripe
 from gembackend.billing.subscriptions import Subscriptions
 from gembackend.billing.sync import Syncs
 from gembackend.billing.syncer import Syncer
-from gembackend.config import Settings
+from gembackend.config import RateLimit, Settings
 from gembackend.plumbing.postgres import Database
+
+REQUESTS = RateLimit(30, 300)
+"""What one user may ask of us that makes us call Stripe."""
+
+
+def plan_of(settings: Settings) -> Plan:
+    """What makes Pro."""
+    return Plan(settings.pro_price_ids, timedelta(days=settings.past_due_grace_days))
 
 
 class Billing:
@@ -20,7 +28,7 @@ class Billing:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         assert settings.stripe_secret_key and settings.pro_price_ids
-        plan = Plan(settings.pro_price_ids, timedelta(days=settings.past_due_grace_days))
+        plan = plan_of(settings)
         self._stripe = Stripe(settings.stripe_secret_key, plan.price_ids[0], api_base=settings.stripe_api_base)
         syncs = Syncs(database, self._stripe, plan)
         self._syncer = Syncer(database, syncs)

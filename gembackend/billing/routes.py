@@ -1,6 +1,8 @@
 """Subscriptions over HTTP, Stripe's webhook, and the pages for people who come back from Stripe."""
 
 import re
+from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 from aiohttp import hdrs, web
 
@@ -8,6 +10,7 @@ from gembackend.billing import pages
 from gembackend.billing.faults import not_set_up
 from gembackend.billing.models import CheckoutStarted, Portal, Received, StripeEvent, SubscriptionStatus
 from gembackend.billing.room import Billing
+from gembackend.billing.subscriptions import Standings, Subscriptions
 from gembackend.plumbing.faults import Fault
 from gembackend.web.body import json_reply, read_bytes
 from gembackend.web.routing import Parameter, Route
@@ -31,14 +34,22 @@ _SESSION_ID = re.compile(r"cs_[A-Za-z0-9_]{1,250}")
 
 
 class BillingRoutes:
-    """The endpoints of payments; `billing` is None in a service that takes none, which says so."""
+    """The endpoints of payments; `billing` is None in a service that takes none, which says so.
 
-    def __init__(self, billing: Billing | None) -> None:
+    `admit` counts a request of some kind by somebody, and raises Fault("rate_limited") when it is one too many.
+    """
+
+    def __init__(
+        self, billing: Billing | None, standings: Standings, admit: Callable[[str, str], Awaitable[None]]
+    ) -> None:
         self._billing = billing
+        self._standings = standings
+        self._admit = admit
 
     def table(self) -> list[Route]:
         """What is where."""
         away = ("payments_unavailable",)
+        calling = ("rate_limited", *away)
         return [
             Route(
                 "POST",
@@ -46,7 +57,7 @@ class BillingRoutes:
                 self.subscribe,
                 "Begin a Pro subscription at Stripe",
                 reply=CheckoutStarted,
-                errors=("already_subscribed", *away),
+                errors=("already_subscribed", *calling),
                 group=GROUP,
             ),
             Route(
@@ -55,7 +66,7 @@ class BillingRoutes:
                 self.portal,
                 "Open Stripe's page to manage the subscription",
                 reply=Portal,
-                errors=("not_subscribed", *away),
+                errors=("not_subscribed", *calling),
                 group=GROUP,
             ),
             Route(
@@ -64,7 +75,7 @@ class BillingRoutes:
                 self.cancel,
                 "End the subscription with the period that is paid for",
                 reply=SubscriptionStatus,
-                errors=("not_subscribed", *away),
+                errors=("not_subscribed", *calling),
                 group=GROUP,
             ),
             Route(
@@ -73,7 +84,6 @@ class BillingRoutes:
                 self.status,
                 "The tier and the subscription behind it",
                 reply=SubscriptionStatus,
-                errors=away,
                 group=GROUP,
             ),
             Route(
@@ -118,19 +128,22 @@ class BillingRoutes:
 
     async def subscribe(self, request: web.Request) -> web.StreamResponse:
         """A Checkout session to pay in; the same one while it is open."""
-        return json_reply(await self._open().subscriptions.subscribe(session_of(request).user_id))
+        subscriptions, user_id = await self._admitted(request)
+        return json_reply(await subscriptions.subscribe(user_id))
 
     async def portal(self, request: web.Request) -> web.StreamResponse:
         """A session of Stripe's customer portal."""
-        return json_reply(Portal(url=await self._open().subscriptions.open_portal(session_of(request).user_id)))
+        subscriptions, user_id = await self._admitted(request)
+        return json_reply(Portal(url=await subscriptions.open_portal(user_id)))
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         """Let the subscription end with its period."""
-        return json_reply(await self._open().subscriptions.cancel(session_of(request).user_id))
+        subscriptions, user_id = await self._admitted(request)
+        return json_reply(await subscriptions.cancel(user_id))
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         """The tier and the subscription, from the database's truth."""
-        return json_reply(await self._open().subscriptions.status(session_of(request).user_id))
+        return json_reply(await self._standings.of(session_of(request).user_id))
 
     async def webhook(self, request: web.Request) -> web.StreamResponse:
         """Verify an event, store it, and only then acknowledge it."""
@@ -153,6 +166,12 @@ class BillingRoutes:
     async def cancelled(self, _request: web.Request) -> web.StreamResponse:
         """The page for somebody who left Checkout without paying."""
         return _html(pages.cancelled())
+
+    async def _admitted(self, request: web.Request) -> tuple[Subscriptions, UUID]:
+        """What calls Stripe for a user, and whose request this is, once the user's limit lets it pass."""
+        subscriptions, user_id = self._open().subscriptions, session_of(request).user_id
+        await self._admit("payments", str(user_id))
+        return subscriptions, user_id
 
     def _open(self) -> Billing:
         if self._billing is None:

@@ -23,6 +23,28 @@ RETURN_PAUSE_SECONDS = 10.0
 """The success page causes no more than one sync in so long."""
 
 
+class Standings:
+    """What is known here of tiers and subscriptions; nothing asks Stripe, and there need be none."""
+
+    def __init__(self, database: Database, plan: Plan) -> None:
+        self._database = database
+        self._plan = plan
+
+    async def of(self, user_id: UUID) -> SubscriptionStatus:
+        """The user's tier, and the subscription to show."""
+        async with self._database.connection() as connection:
+            standing = await store.standing(connection, user_id)
+        if standing is None:
+            raise _ended()
+        shown = rules.foremost(standing.subscriptions, self._plan)
+        return SubscriptionStatus(
+            subscription_tier=standing.tier,
+            status=shown.status if shown else None,
+            current_period_end=shown.current_period_end if shown else None,
+            cancel_at_period_end=shown is not None and shown.cancel_at is not None,
+        )
+
+
 class Subscriptions:
     """The use cases of the room. Each raises Fault: of Stripe, of the database, or what it says of itself."""
 
@@ -31,6 +53,7 @@ class Subscriptions:
         self._stripe = stripe
         self._syncs = syncs
         self._plan = plan
+        self._standings = Standings(database, plan)
         self._success_url = f"{public_base_url}/checkout/success"
         self._cancel_url = f"{public_base_url}/checkout/cancel"
 
@@ -68,21 +91,7 @@ class Subscriptions:
                 await self._syncs.now(user_id, customer.id)
             except CustomerMissing:
                 raise _not_subscribed() from None
-        return await self.status(user_id)
-
-    async def status(self, user_id: UUID) -> SubscriptionStatus:
-        """What is known here, without asking Stripe."""
-        async with self._database.connection() as connection:
-            standing = await store.standing(connection, user_id)
-        if standing is None:
-            raise _ended()
-        shown = rules.foremost(standing.subscriptions, self._plan)
-        return SubscriptionStatus(
-            subscription_tier=standing.tier,
-            status=shown.status if shown else None,
-            current_period_end=shown.current_period_end if shown else None,
-            cancel_at_period_end=shown is not None and shown.cancel_at is not None,
-        )
+        return await self._standings.of(user_id)
 
     async def come_back(self, session_id: str) -> bool:
         """Whether whoever comes back from this Checkout session is Pro now; Stripe is asked, the visitor is not."""
@@ -96,7 +105,7 @@ class Subscriptions:
                     await self._syncs.now(returned.user_id, returned.customer_id)
             except (StripeFault, TimeoutError):
                 pass  # the event will tell
-        return (await self.status(returned.user_id)).subscription_tier == "Pro"
+        return (await self._standings.of(returned.user_id)).subscription_tier == "Pro"
 
     async def _checkout(self, user_id: UUID) -> CheckoutSession:
         """The session to pay in; raises CustomerMissing once the customer that Stripe does not have is given up."""

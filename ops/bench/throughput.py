@@ -30,7 +30,7 @@ HEARD_ROOMS = 16
 
 async def main() -> None:
     """Start everything, load each path in turn, print the table."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(prog="ops/bench/run", add_help=False)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--rooms", type=int, default=200)

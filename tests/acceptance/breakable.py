@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import os
 import signal
-import tempfile
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ import redis.asyncio
 
 from gembackend.embedded.postgres import EmbeddedPostgres, migrate
 from gembackend.embedded.redis import EmbeddedRedis
-from tests.servers import FAST, with_database
+from tests.servers import FAST, Home, with_database
 
 T = TypeVar("T")
 
@@ -28,9 +27,9 @@ class Breakable:
     """Both servers in a temporary directory, started by the first `heal`. They keep their URLs and their data."""
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="gembackend-break-")
-        self._postgres = EmbeddedPostgres(Path(self._directory.name), settings=_SETTINGS)
-        self._redis = EmbeddedRedis(Path(self._directory.name))
+        self._home = Home("break")
+        self._postgres = EmbeddedPostgres(self._home.path, settings=_SETTINGS)
+        self._redis = EmbeddedRedis(self._home.path)
         self._frozen: list[psutil.Process] = []
         self._numbers = itertools.count(1)
         self._postgres_runs = self._redis_runs = False
@@ -100,7 +99,7 @@ class Breakable:
         self.thaw_postgres()
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, self._stop()).result()
-        self._directory.cleanup()
+        self._home.remove()
 
     async def _stop(self) -> None:
         await asyncio.gather(self._postgres.stop(), self._redis.stop())

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from tests.accounts import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
+COMMANDS = sorted(
+    str(path.relative_to(ROOT / "ops"))
+    for path in (ROOT / "ops").rglob("*")
+    if path.is_file() and os.access(path, os.X_OK)
+)
+"""Every program in ops/."""
 
 
 @pytest.fixture
@@ -35,6 +42,17 @@ def checkout(tmp_path: Path) -> Path:
     stamp = runpy.run_path(str(copy / "ops" / "install.py"))["wanted_stamp"](copy, sys.version)
     (copy / ".venv" / "stamp").write_bytes(stamp)
     return copy
+
+
+def tools(checkout: Path, *names: str) -> Path:
+    """A directory for PATH with nothing but these programs."""
+    path = checkout / "tools"
+    path.mkdir()
+    for name in names:
+        found = shutil.which(name)
+        assert found
+        (path / name).symlink_to(found)
+    return path
 
 
 class Run:
@@ -144,11 +162,46 @@ async def test_it_stops_when_the_shell_that_started_it_is_killed(run: Runs) -> N
     assert await shell.ended() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("name", ["run", "setup", "test", "lock"])
-def test_every_command_explains_itself(name: str) -> None:
-    done = subprocess.run([ROOT / "ops" / name, "--help"], capture_output=True, text=True, cwd="/", check=True)
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_every_command_explains_itself_at_once_and_installs_nothing(checkout: Path, name: str, asked: str) -> None:
+    shutil.rmtree(checkout / ".venv")
+    began = time.monotonic()
+    done = subprocess.run(
+        [checkout / "ops" / name, asked],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={"PATH": str(tools(checkout, "sh", "cat", "dirname"))},
+        check=True,
+    )
+    assert time.monotonic() - began < 1
     assert done.stdout.startswith(f"usage: ops/{name}")
     assert done.stderr == ""
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"test"}))
+def test_every_command_names_the_option_that_it_does_not_know(name: str) -> None:
+    done = subprocess.run([ROOT / "ops" / name, "--bogus"], capture_output=True, text=True, cwd="/", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(rf"^ops/{name}: .*--bogus$", done.stderr, re.MULTILINE), done.stderr
+
+
+def test_the_test_command_hands_its_arguments_to_pytest_after_lint_and_types(checkout: Path) -> None:
+    python = checkout / ".venv/bin/python"
+    python.unlink()
+    python.write_text(f'#!/bin/sh\n[ "$1" = -I ] && exec "{sys.executable}" "$@"\nprintf "<%s>" "$@"; echo\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        [checkout / "ops/test", "-k", "two words", "--maxfail=1"], capture_output=True, text=True, cwd="/", check=True
+    )
+    assert [line for line in done.stdout.splitlines() if line.startswith("<")] == [
+        "<-m><ruff><check><.>",
+        "<-m><ruff><format><--check><.>",
+        "<-m><mypy>",
+        "<-m><pytest><-n><2><--dist><worksteal><-k><two words><--maxfail=1>",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -162,14 +215,9 @@ def test_every_command_explains_itself(name: str) -> None:
 )
 def test_a_machine_without_a_fit_python_is_told_what_to_install(checkout: Path, python: str, said: str) -> None:
     shutil.rmtree(checkout / ".venv")
-    tools = checkout / "tools"
-    tools.mkdir()
-    for name in ("sh", "dirname", "cat", "cmp"):
-        found = shutil.which(name)
-        assert found
-        (tools / name).symlink_to(found)
-    (tools / "python3").write_text(f"#!/bin/sh\n{python}\n")
-    (tools / "python3").chmod(0o755)
-    done = subprocess.run([checkout / "ops" / "setup"], capture_output=True, text=True, env={"PATH": str(tools)})
+    path = tools(checkout, "sh", "dirname", "cat", "cmp")
+    (path / "python3").write_text(f"#!/bin/sh\n{python}\n")
+    (path / "python3").chmod(0o755)
+    done = subprocess.run([checkout / "ops" / "setup"], capture_output=True, text=True, env={"PATH": str(path)})
     assert done.returncode == 1
     assert said in done.stderr

@@ -71,7 +71,8 @@ def test_compose_runs_two_hardened_processes_after_the_schema() -> None:
     services = compose()
     service = services["gembackend"]
     assert service["deploy"]["replicas"] == 2
-    assert service["read_only"] and service["init"] and service["cap_drop"] == ["ALL"]
+    assert service["read_only"] and service["cap_drop"] == ["ALL"]
+    assert "init" not in service, "the service is process 1 itself, see tests/acceptance/test_container.py"
     assert not service["user"].startswith(("0", "root"))
     assert service["depends_on"]["schema"] == {"condition": "service_completed_successfully"}
     assert services["schema"]["command"][-1] == "/sql/migrate.sql"
@@ -79,6 +80,22 @@ def test_compose_runs_two_hardened_processes_after_the_schema() -> None:
     ports = [port for each in services.values() for port in each.get("ports", ())]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_every_image_of_others_is_pinned_by_a_digest_and_the_same_everywhere() -> None:
+    pods = [
+        each["spec"]["template"]["spec"] for (kind, _), each in manifests().items() if kind in ("Deployment", "Job")
+    ]
+    containers = [each for pod in pods for each in (*pod["containers"], *pod.get("initContainers", ()))]
+    images = {each["image"] for each in (*containers, *compose().values())}
+    others = sorted(image for image in images if not image.startswith("gembackend"))
+    assert [re.sub(r"@sha256:[0-9a-f]{64}$", "", image).partition(":")[0] for image in others] == [
+        "grafana/grafana",
+        "postgres",
+        "prom/prometheus",
+        "redis",
+    ]
+    assert all(re.search(r":[^@]+@sha256:[0-9a-f]{64}$", image) for image in others)
 
 
 def test_what_compose_mounts_is_there() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from gembackend.billing import stripe as stripe_client
 from gembackend.billing import subscriptions
-from gembackend.billing.routes import BillingRoutes
+from gembackend.billing.room import REQUESTS
 from gembackend.embedded.stripe import Behaviour, Call
-from tests import accounts
+from tests import accounts, billing
 from tests.billing import PUBLIC, Shop, shop
 from tests.processes import until
 
@@ -219,19 +219,58 @@ async def test_a_stripe_that_hangs_is_503_within_the_time_that_all_calls_have_to
 
 async def test_without_a_key_everything_says_that_no_payments_are_taken(database_url: str, redis_url: str) -> None:
     service = accounts.Service(accounts.settings(database_url, redis_url))
-    async with service.running(BillingRoutes(None).table()) as client:
+    async with service.running(billing.routes(service, None)) as client:
         token = await client.join()
         for method, path in (
             ("POST", "/v1/subscribe/pro"),
             ("POST", "/v1/subscription/portal"),
             ("POST", "/v1/subscription/cancel"),
-            ("GET", "/v1/subscription/status"),
             ("POST", "/v1/webhook/stripe"),
         ):
             answer = await client.call(method, path, token=token)
             assert (answer.status, answer.code) == (503, "payments_unavailable")
             assert "STRIPE_SECRET_KEY" in answer.body["detail"]
         assert (await client.call("GET", "/checkout/success?session_id=cs_a")).status == 200
+        status = await client.call("GET", "/v1/subscription/status", token=token)
+        assert (status.status, status.body) == (
+            200,
+            {
+                "subscription_tier": "Basic",
+                "status": None,
+                "current_period_end": None,
+                "cancel_at_period_end": False,
+            },
+        )
+
+
+async def test_a_subscription_is_still_shown_when_the_key_is_taken_away(
+    store: Shop, database_url: str, redis_url: str
+) -> None:
+    buyer, _ = await store.pro()
+    shown = await buyer.status()
+    assert (shown["subscription_tier"], shown["status"]) == ("Pro", "active")
+    keyless = accounts.Service(accounts.settings(database_url, redis_url, PRO_PRICE_ID=store.stripe.account.price_id))
+    async with keyless.running(billing.routes(keyless, None)) as client:
+        answer = await client.call("GET", "/v1/subscription/status", token=buyer.token)
+        assert (answer.status, answer.body) == (200, shown)
+
+
+async def test_a_user_calls_stripe_through_us_no_oftener_than_the_limit_and_others_are_not_held_up(
+    store: Shop,
+) -> None:
+    buyer, other = await store.buyer(), await store.buyer()
+    paths = ("/v1/subscribe/pro", "/v1/subscription/portal", "/v1/subscription/cancel")
+    answers = [await buyer.post(paths[turn % 3]) for turn in range(REQUESTS.requests)]
+    assert [answer.status for answer in answers[:3]] == [200, 200, 409]
+    assert {answer.status for answer in answers} == {200, 409}
+    calls = len(store.stripe.calls)
+    for path in paths:
+        refused = await buyer.post(path)
+        assert (refused.status, refused.code) == (429, "rate_limited")
+        assert 1 <= int(refused.headers["Retry-After"]) <= REQUESTS.seconds
+    assert len(store.stripe.calls) == calls, "Stripe is not asked"
+    assert (await buyer.status())["subscription_tier"] == "Basic", "looking costs nothing"
+    assert (await other.post("/v1/subscribe/pro")).status == 200
 
 
 async def test_nobody_subscribes_without_a_session(store: Shop) -> None:

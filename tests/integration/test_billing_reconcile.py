@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gembackend.billing import sync_store
+from gembackend.billing import rules, sync_store
 from gembackend.billing.reconcile import AGAIN_SECONDS, INTERVAL_SECONDS, Reconciler
 from gembackend.embedded.stripe import Behaviour
 from gembackend.plumbing import metrics
@@ -77,6 +77,33 @@ async def test_what_was_not_looked_at_for_too_long_is_fetched_and_drift_is_count
         found = await reconciler(store).run_once()
         assert (found.events, found.customers) == (0, 1)
         await buyer.becomes("Pro" if subscription is None else "Basic")
+        await store.settled()
+        assert metrics.BILLING_DRIFT._value.get() == drift + 1
+
+
+async def test_drift_is_counted_though_the_first_try_to_fetch_it_fails(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "retry_seconds", lambda _: 0.0)
+    async with shop(database_url, redis_url) as store:
+        buyer, subscription = await store.pro()
+        await store.settled()
+        store.stripe.deliveries.lost = lambda _: True
+        store.stripe.account.cancel(subscription["id"])
+        for event in store.stripe.account.events.values():
+            event["pending_webhooks"] = 0
+        await aged(store, 86_500)
+        away = True
+        store.stripe.rule(lambda call: Behaviour(status=503) if away and call.path == "/v1/subscriptions" else None)
+
+        async def failed() -> bool:
+            return bool(await store.value("SELECT failures > 0 FROM billing_customers"))
+
+        drift = metrics.BILLING_DRIFT._value.get()
+        assert (await reconciler(store).run_once()).customers == 1
+        await until(failed, "a sync that failed")
+        away = False
+        await buyer.becomes("Basic")
         await store.settled()
         assert metrics.BILLING_DRIFT._value.get() == drift + 1
 

@@ -330,3 +330,76 @@ async def test_a_deleted_user_is_not_forgotten_while_stripe_is_away_or_refuses(s
     assert subscription["status"] == "canceled"
     assert store.stripe.account.session(open_session["session_id"])["status"] == "expired"
     assert all(customer["deleted"] for customer in store.stripe.account.customers.values())
+
+
+def without_lists_of_deleted_customers(store: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Stripe have no such customer when subscriptions of a deleted one are asked for; the stand-in lists them."""
+    account = store.stripe.account
+    lists = account.list_subscriptions
+
+    def list_of_the_living(params: Object) -> Object:
+        account._living(params["customer"], param="customer")
+        return lists(params)
+
+    monkeypatch.setattr(account, "list_subscriptions", list_of_the_living)
+
+
+async def test_what_comes_while_a_customer_turns_out_to_be_deleted_is_done_with_it(
+    store: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_lists_of_deleted_customers(store, monkeypatch)
+    store.stripe.deliveries.automatic = False
+    customer = await store.bare_customer()
+    store.stripe.account.subscribe(customer)
+    store.stripe.account.delete_customer(customer)
+    first, *_, last = store.stripe.account.events.values()
+    held = asyncio.Event()
+
+    def looking(call: Call) -> bool:
+        return (call.method, call.path) == ("GET", f"/v1/customers/{customer}")
+
+    store.stripe.rule(lambda call: Behaviour(hold=held) if looking(call) else None)
+    await store.take(first)
+    await store.stripe.wait_until(lambda: any(map(looking, store.stripe.calls)))
+    await store.take(last)
+    held.set()
+    await store.settled()
+    assert len(await event_of(store, "processed")) == 2
+    assert await store.value("SELECT gone_at IS NOT NULL FROM billing_customers")
+    assert len([call for call in store.stripe.calls if looking(call)]) == 1, "asked again for nothing"
+
+
+async def test_a_customer_that_this_stripe_account_never_had_is_not_taken_for_a_deleted_one(store: Shop) -> None:
+    buyer, subscription = await store.pro()
+    await store.settled()
+    store.stripe.deliveries.automatic = False
+    store.stripe.account.change(subscription["id"], cancel_at_period_end=True)
+    store.stripe.account.customers.clear()
+    await store.take([*store.stripe.account.events.values()][-1])
+
+    async def failed() -> bool:
+        return bool(await store.value("SELECT failures > 0 FROM billing_customers"))
+
+    await until(failed, "a sync that failed")
+    assert await store.value("SELECT gone_at IS NULL AND sync_at > now() FROM billing_customers"), "tried again later"
+    assert await buyer.tier() == "Pro", "a wrong key takes nobody's subscription away"
+    assert len(await event_of(store, "pending")) == 1
+
+
+async def test_nothing_is_asked_of_stripe_for_a_user_who_leaves_after_the_customer(
+    store: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_lists_of_deleted_customers(store, monkeypatch)
+    buyer, _ = await store.pro()
+    store.stripe.account.delete_customer(await store.value("SELECT id FROM billing_customers"))
+    await buyer.becomes("Basic")
+    await store.settled()
+    calls = len(store.stripe.calls)
+    answer = await store.client.call("DELETE", "/v1/user/me", {"password": "correct horse battery"}, token=buyer.token)
+    assert answer.status == 204
+
+    async def forgotten() -> bool:
+        return await store.value("SELECT count(*) FROM billing_customers") == 0
+
+    await until(forgotten, "the customer forgotten")
+    assert store.stripe.calls[calls:] == []

@@ -10,7 +10,7 @@ import uvloop
 
 from gembackend import __version__, config
 from gembackend.config import ConfigError, Settings
-from gembackend.plumbing import logs, traces
+from gembackend.plumbing import logs
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -20,7 +20,6 @@ def main() -> int:
     """Run the command that the arguments name and return its exit status."""
     arguments = _parser().parse_args()
     config.quiet_libraries()
-    traces.hide()
     status: int = arguments.run(arguments)
     return status
 

@@ -5,7 +5,6 @@ span is called and what it tells is decided where the work is done: `web.tracing
 """
 
 import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -71,26 +70,14 @@ class _Nothing:
 
 
 NOTHING: Span = _Nothing()
-_PACKAGE = "opentelemetry"
 CURRENT: ContextVar[Span] = ContextVar("span", default=NOTHING)
 """The innermost span whose block this is in."""
 
 _recorder: "Recorder | None" = None
 
 
-def hide() -> None:
-    """Keep libraries from importing OpenTelemetry only because it is there, until traces are turned on.
-
-    redis-py does, for metrics that nobody asked for: a tenth of a second of every start. To be called before any
-    library is imported; to the import system, None is a module that does not exist.
-    """
-    sys.modules.setdefault(_PACKAGE, None)  # type: ignore[arg-type]
-
-
 def installed() -> bool:
-    """Whether the extra `otel` is there; whoever asks wants it, so it is hidden no more."""
-    if sys.modules.get(_PACKAGE, sys) is None:
-        del sys.modules[_PACKAGE]
+    """Whether the extra `otel` is there."""
     try:
         return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
     except ModuleNotFoundError:

@@ -66,12 +66,15 @@ class Committer(Actor):
             mine = [ended for ended in batch if not ended.run.lost]
             endings = [ending_of(ended.run.claimed, ended.result) for ended in mine]
             begun = time_ns()
-            changed = await self._store(endings)
-            self._report(mine, endings, changed, begun)
+            stored = await self._store(endings)
+            self._report(mine, endings, stored, begun)
             await self._move_on(batch, endings)
 
-    async def _store(self, endings: Sequence[Ending]) -> set[UUID]:
-        """Store endings until it is done; a row that PostgreSQL refuses is singled out and does not stop the rest."""
+    async def _store(self, endings: Sequence[Ending]) -> dict[UUID, Ending]:
+        """Store endings until it is done; tells what was stored of each prompt whose fence was not stale.
+
+        A row that PostgreSQL refuses is singled out and does not stop the rest.
+        """
         while endings:
             begun = monotonic()
             try:
@@ -88,19 +91,21 @@ class Committer(Actor):
                 log.warning("ending_refused", prompt_id=str(endings[0].id), error=type(error).__name__)
                 substitute = unstorable(endings[0], taken=isinstance(error, asyncpg.UniqueViolationError))
                 if substitute is None:
-                    return set()
+                    return {}
                 endings = [substitute]
                 continue
             metrics.COMMIT_SECONDS.observe(monotonic() - begun)
             metrics.COMMIT_BATCH.observe(len(endings))
-            return changed
-        return set()
+            return {ending.id: ending for ending in endings if ending.id in changed}
+        return {}
 
-    def _report(self, batch: Sequence[Ended], endings: Sequence[Ending], changed: set[UUID], begun: int) -> None:
+    def _report(
+        self, batch: Sequence[Ended], endings: Sequence[Ending], stored: dict[UUID, Ending], begun: int
+    ) -> None:
         """Count and log what was stored since `begun` (ns since 1970), and tell whoever waits for it."""
         finished: list[UUID] = []
-        for ended, ending in zip(batch, endings, strict=True):
-            claimed, stale = ended.run.claimed, ending.id not in changed
+        for ended, wanted in zip(batch, endings, strict=True):
+            claimed, stale, ending = ended.run.claimed, wanted.id not in stored, stored.get(wanted.id, wanted)
             with spans.committing(claimed, ended.run.span, ending, begun=begun, batch=len(batch), stale=stale):
                 if stale:
                     metrics.STALE_WRITES.inc()
@@ -121,7 +126,7 @@ class Committer(Actor):
                         attempts=claimed.attempt,
                         seconds=round(seconds, 4),
                     )
-        self._feed.changed(ended.run.claimed.chatroom_id for ended in batch if ended.run.claimed.id in changed)
+        self._feed.changed(ended.run.claimed.chatroom_id for ended in batch if ended.run.claimed.id in stored)
         if finished:
             self._admission.finished(len(finished))
             self._live.finished(finished)

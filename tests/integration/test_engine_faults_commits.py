@@ -10,6 +10,7 @@ from gembackend.embedded.gemini import Behaviour
 from gembackend.gemini.client import Gemini
 from gembackend.gemini.faults import Reply
 from gembackend.messages.rules import NewPrompt
+from gembackend.plumbing import metrics
 from gembackend.plumbing.ids import new_id
 from gembackend.prompts import store
 from gembackend.prompts.stream import STREAM
@@ -42,6 +43,7 @@ async def test_one_row_that_is_refused_does_not_hold_up_those_committed_with_it(
     engine: Engine, db: asyncpg.Connection
 ) -> None:
     await db.execute("ALTER TABLE chatrooms_messages ADD CONSTRAINT whim CHECK (content <> 'unwelcome')")
+    counted = metrics.PROMPTS_FINISHED.labels("failed", "answer_unstorable")._value.get()
     first, together, others = asyncio.Event(), asyncio.Event(), 9
     engine.gemini.rule(
         lambda call: {
@@ -62,6 +64,7 @@ async def test_one_row_that_is_refused_does_not_hold_up_those_committed_with_it(
     prompts = [await engine.finished(room, verdict.prompt_id) for room, verdict in zip(rooms, sent, strict=True)]
     assert [prompt.status for prompt in prompts] == ["answered", "failed", *["answered"] * others]
     assert prompts[1].error is not None and prompts[1].error.code == "answer_unstorable"
+    assert metrics.PROMPTS_FINISHED.labels("failed", "answer_unstorable")._value.get() == counted + 1
     assert await engine.fetch("SELECT sum(used) FROM prompt_usage") == others + 1, "what failed is not charged"
     await at_rest(engine)
 

@@ -101,11 +101,11 @@ class EventRoutes:
             try:
                 await renew_session(request)
                 if changed and not await self._tell(request, stream, story):
-                    return "room deleted"
+                    return "room_deleted"
                 changed = False
             except Fault as fault:
                 if fault.code.name == "unauthorized":
-                    return "session ended"
+                    return "session_ended"
             if story.speaking is not None:
                 _add(stream, story.hear(ear.text(*story.speaking)))
             await stream.flush()
@@ -113,11 +113,11 @@ class EventRoutes:
                 beaten = monotonic()
                 await stream.beat()
             if not stream.connected:
-                return "client gone"
+                return "client_gone"
             if ear.closed:
-                return "shutting down"
+                return "shutting_down"
             if (left := until - monotonic()) <= 0:
-                return "time over"
+                return "time_over"
             changed = await ear.heard(min(left, CHECK_SECONDS)) or changed
 
     async def _tell(self, request: web.Request, stream: EventStream, story: Story) -> bool:

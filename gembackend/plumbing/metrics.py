@@ -111,3 +111,5 @@ for _code in FAULT_CODES:
     HTTP_PROBLEMS.labels(_code)
 PROMPTS_REFUSED.labels("backlog_full")
 BILLING_EVENTS.labels("parked")
+for _reason in ("client_gone", "session_ended", "room_deleted", "shutting_down", "time_over", "error"):
+    STREAMS_CLOSED.labels(_reason)

@@ -64,7 +64,7 @@ DASHBOARD = (
             Panel(
                 "Why streams ended",
                 "ops",
-                {"{{reason}}": f"sum by (reason) (rate(gembackend_event_streams_closed_total{RATE})) > 0"},
+                {"{{reason}}": f"sum by (reason) (rate(gembackend_event_streams_closed_total{RATE}))"},
             ),
         ),
     ),

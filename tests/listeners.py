@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,3 +96,37 @@ def text_of(events: list[Heard]) -> str:
         elif event.name == "reply.delta":
             text += event.data["text"]
     return text
+
+
+async def follow(
+    room: str, token: str, ends: int, choose: Callable[[], str], patience: Callable[[], int]
+) -> list[Heard]:
+    """Listen until so many prompts have ended, as a client on a bad line: it hangs up after `patience()` events, and
+    whenever it is cut off, and comes back with the last id it has, each time to the process at `choose()`."""
+    heard: list[Heard] = []
+    while sum(event.name in ENDS for event in heard) < ends:
+        with suppress(aiohttp.ClientError, ConnectionError):
+            async with listening(choose(), room, token, heard[-1].id if heard else "0-0") as listener:
+                for _ in range(patience()):
+                    event = await listener.next()
+                    if event is None:
+                        break
+                    heard.append(event)
+                    if sum(event.name in ENDS for event in heard) >= ends:
+                        break
+        await asyncio.sleep(0.02)
+    return heard
+
+
+def stories(events: list[Heard]) -> dict[str, list[str]]:
+    """What was told of each prompt, by its id: names of events, and deltas put together as `text: …`."""
+    told: dict[str, list[str]] = {}
+    for event in events:
+        story = told.setdefault(event.data.get("prompt_id") or event.data["id"], [])
+        if event.name != "reply.delta":
+            story.append(event.name)
+        elif story[-1].startswith("text: "):
+            story[-1] += event.data["text"]
+        else:
+            story.append(f"text: {event.data['text']}")
+    return told

@@ -10,10 +10,11 @@ from gembackend.embedded.gemini import Behaviour, Call
 from tests.acceptance.accounting import account, recovery
 from tests.acceptance.breakable import Breakable
 from tests.acceptance.site import Site
-from tests.processes import Process, until
+from tests.listeners import follow, stories
+from tests.processes import PATIENCE, Process, until
 
 LEASE = 2.0
-ROOMS, EACH = 20, 15
+ROOMS, EACH, HEARD = 20, 15, 6
 
 
 async def test_everything_is_answered_once_and_in_order_while_processes_and_redis_die(
@@ -25,13 +26,20 @@ async def test_everything_is_answered_once_and_in_order_while_processes_and_redi
         # No prompt fails more often than it may, given that it can also lose an attempt to each of the two deaths.
         failing = dice.random() < 0.1 and failures[call.prompt] < 2
         failures[call.prompt] += failing
-        return Behaviour(latency=dice.uniform(0.05, 0.15), status="UNAVAILABLE" if failing else None)
+        broken = {"status": "UNAVAILABLE", "break_after": dice.choice([None, 2])} if failing else {}
+        return Behaviour(latency=dice.uniform(0.05, 0.15), pieces=6, pace=0.005, **broken)
 
     site.gemini.rule(moody)
     first, second = await site.start_many(2, PROMPT_LEASE_SECONDS=LEASE)
     user = await site.user(first)
     rooms = [await user.room(first) for _ in range(ROOMS)]
     told: list[str] = []
+    followers = [
+        asyncio.create_task(
+            follow(room, user.token, EACH, lambda: dice.choice(alive(site)).url, lambda: dice.randrange(5, 40))
+        )
+        for room in rooms[:HEARD]
+    ]
     recoveries: dict[str, float] = {}
 
     async def send(turns: range, *processes: Process) -> None:
@@ -74,3 +82,16 @@ async def test_everything_is_answered_once_and_in_order_while_processes_and_redi
         print(f"\n{result}\n" + ", ".join(f"{what}: {took:.1f} s" for what, took in recoveries.items()))  # noqa: T201
     assert result.clean and result.answered == result.accepted == ROOMS * EACH
     await site.at_rest()
+    replies = dict(await site.fetch("SELECT prompt_id::text, content FROM chatrooms_messages WHERE role = 'assistant'"))
+    for follower in followers:
+        heard = stories(await asyncio.wait_for(follower, PATIENCE))
+        assert len(heard) == EACH
+        for prompt_id, story in heard.items():
+            assert (story[0], story[-1]) == ("prompt.queued", "prompt.answered")
+            assert (story.count("prompt.queued"), story.count("prompt.answered")) == (1, 1)
+            assert story[-3:-1] == ["prompt.running", f"text: {replies[prompt_id]}"]
+
+
+def alive(site: Site) -> list[Process]:
+    """The processes that run and are ready."""
+    return [process for process in site.processes if process.running and process.url]

@@ -15,7 +15,7 @@ from gembackend.messages import event_routes
 from gembackend.plumbing import metrics
 from gembackend.web import streaming
 from tests.accounts import CHEAP, Client, settings
-from tests.listeners import ENDS, Heard, Listener, listening, names, text_of
+from tests.listeners import ENDS, Listener, listening, names, stories, text_of
 from tests.processes import until
 from tests.whole import Whole, whole_service
 
@@ -157,21 +157,7 @@ async def test_a_listener_that_comes_back_hears_exactly_the_rest_whichever_event
     for number, last in enumerate(everything[:-1]):
         async with listen(whole, room, last.id) as again:
             await again.until(*ENDS, count=sum(event.name in ENDS for event in everything[number + 1 :]))
-        assert _gist(everything[: number + 1] + again.heard) == _gist(everything), (number, last.id)
-
-
-def _gist(events: list[Heard]) -> dict[str, list[str]]:
-    """What was told of each prompt, with its deltas put together."""
-    told: dict[str, list[str]] = {}
-    for event in events:
-        story = told.setdefault(event.data.get("prompt_id") or event.data["id"], [])
-        if event.name != "reply.delta":
-            story.append(event.name)
-        elif story[-1].startswith("text: "):
-            story[-1] += event.data["text"]
-        else:
-            story.append(f"text: {event.data['text']}")
-    return told
+        assert stories(everything[: number + 1] + again.heard) == stories(everything), (number, last.id)
 
 
 async def test_what_happens_in_one_process_is_heard_in_another_at_once(whole: Whole, second: Service) -> None:

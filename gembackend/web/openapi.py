@@ -98,7 +98,8 @@ def _reply(route: Route, status: int, schemas: dict[str, Any]) -> dict[str, Any]
     if route.reply is not None:
         reply["content"] = {media: _content(route.reply, schemas) for media in route.media}
     elif status != 204:
-        reply["content"] = {media: {"schema": {"type": "string"}} for media in route.media}
+        example = {"example": route.example} if route.example else {}
+        reply["content"] = {media: {"schema": {"type": "string"}, **example} for media in route.media}
     return reply
 
 

@@ -33,9 +33,9 @@ class Route:
     `session` whether a bearer token is needed, `errors` the fault codes it may answer with beyond those
     that follow from the rest (web.openapi_errors), and `stream` whether the reply goes on for long (such a
     route has no HEAD). `raw_body` is the type of a body that the handler checks in its own way, `also` are
-    other statuses with the same reply, `headers` the reply's own headers, `media` its types, `group` the
-    heading under which people look for it. The description is the handler's docstring, unless `description`
-    says more.
+    other statuses with the same reply, `headers` the reply's own headers, `media` its types, `example` a reply
+    that is text and has no model, `group` the heading under which people look for it. The description is the
+    handler's docstring, unless `description` says more.
     """
 
     method: str
@@ -52,6 +52,7 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     headers: tuple[str, ...] = ()
     media: tuple[str, ...] = ("application/json",)
+    example: str | None = None
     raw_body: type[msgspec.Struct] | None = None
     group: str = "Service"
     description: str = ""

@@ -168,9 +168,9 @@ Server-sent events, for as long as the client listens: first every prompt that h
 | `prompt.answered`, `prompt.failed`, `prompt.cancelled` | Prompt | it has ended |
 
 Every event has an `id`. A client that comes back with the last one in `Last-Event-ID` is told the rest, without loss or
-repeat, by whichever process it reaches; with `0-0` it is told everything from the room's beginning. The stream ends when
-the session does, when the room is deleted, when the process shuts down, and with `Prefer: wait=N` after N seconds (0: as
-soon as all is told that is known)."""
+repeat, by whichever process it reaches; with `0-0` it is told everything from the room's beginning. The stream ends
+when the session does, when the room is deleted, when the process shuts down, and with `Prefer: wait=N` after N seconds
+(0: as soon as all is told that is known)."""
 
 _EXAMPLE = """\
 id: 1-0~1:1:14

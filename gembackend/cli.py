@@ -8,7 +8,7 @@ from typing import Any
 
 import uvloop
 
-from gembackend import __version__, config
+from gembackend import __version__, config, environment
 from gembackend.config import ConfigError, Settings
 from gembackend.plumbing import logs
 
@@ -19,7 +19,7 @@ EXIT_USAGE = 2
 def main() -> int:
     """Run the command that the arguments name and return its exit status."""
     arguments = _parser().parse_args()
-    config.quiet_libraries()
+    environment.quiet_libraries()
     status: int = arguments.run(arguments)
     return status
 
@@ -102,7 +102,7 @@ def _lifecycle() -> Any:
 def _with_settings(mode: config.Mode, work: Callable[[Settings], Coroutine[Any, Any, int]]) -> int:
     """Read the settings, set up logging and run; a person gets sentences, never a traceback."""
     try:
-        settings = config.load(config.environment(), mode)
+        settings = config.load(environment.read(), mode)
     except ConfigError as error:
         for fault in error.faults:
             print(f"gembackend: {fault}", file=sys.stderr)

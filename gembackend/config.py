@@ -1,27 +1,22 @@
 """Settings, read once from the environment and validated together.
 
-This is the only module that reads `os.environ`. Every fault is collected before any is
-reported, each names its variable, and no value is ever echoed.
+Every fault is collected before any is reported, each names its variable, and no value is ever echoed.
 """
 
 import ipaddress
-import os
 import re
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Literal
+from urllib.parse import quote
 
-from dotenv import dotenv_values
-
+from gembackend.environment import Reader
 from gembackend.plumbing import traces
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Mode = Literal["dev", "serve", "store"]
 """What the settings are for: `store` commands need the database alone."""
-T = TypeVar("T")
 
 _DATABASE_EXAMPLE = "PostgreSQL, for example postgresql://user:pass@host:5432/name"
 _NO_OTEL = "needs OpenTelemetry, which is not installed: pip install 'gembackend[otel]' (the container image has it)"
@@ -95,73 +90,6 @@ class Settings:
     data_dir: Path
 
 
-class _Reader:
-    """Takes typed values out of the environment and collects what is wrong with them."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.environ = environ
-        self.faults: list[str] = []
-
-    def text(self, name: str) -> str | None:
-        """The value without surrounding space, or None when unset or empty."""
-        return self.environ.get(name, "").strip() or None
-
-    def parsed(self, name: str, parse: Callable[[str], T], default: T, expects: str) -> T:
-        """The value as `parse` makes it, or the default; a fault says what was expected."""
-        raw = self.text(name)
-        if raw is None:
-            return default
-        try:
-            return parse(raw)
-        except ValueError:
-            self.faults.append(f"{name} must be {expects}")
-            return default
-
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole number from low to high."""
-        return self.parsed(name, _within(int, low, high), default, f"a whole number from {low} to {high}")
-
-    def seconds(self, name: str, default: float, low: float, high: float) -> float:
-        """A number of seconds from low to high; fractions are allowed."""
-        return self.parsed(name, _within(float, low, high), default, f"a number of seconds from {low:g} to {high:g}")
-
-    def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
-        """One of a few words."""
-
-        def parse(raw: str) -> str:
-            if raw.lower() not in options:
-                raise ValueError
-            return raw.lower()
-
-        return self.parsed(name, parse, default, "one of " + ", ".join(options))
-
-    def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
-        """A URL of one of the schemes, or None when unset."""
-
-        def parse(raw: str) -> str | None:
-            parts = urlsplit(raw)
-            if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/")):
-                raise ValueError
-            _ = parts.port
-            return raw
-
-        return self.parsed(name, parse, None, "a URL starting with " + " or ".join(f"{s}://" for s in schemes))
-
-    def listed(self, name: str) -> tuple[str, ...]:
-        """A comma-separated list without empty members."""
-        return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
-
-
-def _within(kind: Callable[[str], T], low: float, high: float) -> Callable[[str], T]:
-    def parse(raw: str) -> T:
-        value = kind(raw)
-        if not low <= value <= high:  # type: ignore[operator]
-            raise ValueError
-        return value
-
-    return parse
-
-
 def _rate_limit(raw: str) -> RateLimit:
     match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", raw)
     if not match:
@@ -173,7 +101,7 @@ def _networks(raw: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in raw.split(",") if part.strip())
 
 
-def _database_url(env: _Reader) -> str | None:
+def _database_url(env: Reader) -> str | None:
     if env.text("DATABASE_URL"):
         return env.url("DATABASE_URL", ("postgresql", "postgres"))
     if not env.text("DB_HOST"):
@@ -184,7 +112,7 @@ def _database_url(env: _Reader) -> str | None:
     return f"postgresql://{login}@{env.text('DB_HOST')}:{port}/{quote(env.text('DB_NAME') or 'postgres', safe='')}"
 
 
-def _traces_endpoint(env: _Reader) -> str | None:
+def _traces_endpoint(env: Reader) -> str | None:
     """Where spans go, if anywhere: OTLP's variable for traces is the whole URL, the general one a base."""
     base = env.url("OTEL_EXPORTER_OTLP_ENDPOINT", ("http", "https"))
     if base is None:
@@ -205,28 +133,9 @@ def weak_key(key: str) -> str | None:
     return None
 
 
-def environment(directory: Path | None = None) -> dict[str, str]:
-    """The real environment laid over the `.env` file of the working directory."""
-    values = dotenv_values((directory or Path.cwd()) / ".env")
-    given = {name: value for name, value in values.items() if value is not None}
-    for name in given:
-        if name.startswith("OTEL_"):  # most of them OpenTelemetry reads by itself, and it knows no .env
-            os.environ.setdefault(name, given[name])
-    return given | dict(os.environ)
-
-
-def quiet_libraries() -> None:
-    """Keep lines that are no logs out of the logs: gRPC's C core prints its own, Google's SDK warns of its own end.
-
-    Both are told before they are imported; the SDK is imported by two threads at once, where `catch_warnings` fails.
-    """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-
-
 def load(environ: Mapping[str, str], mode: Mode) -> Settings:
     """Settings out of an environment; raises ConfigError with every fault at once."""
-    env = _Reader(environ)
+    env = Reader(environ)
     dev = mode == "dev"
     port = env.integer("SERVER_PORT", 3000, 0, 65535)
     settings = Settings(
@@ -283,7 +192,7 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
     return settings
 
 
-def _conflicts(settings: Settings, env: _Reader, mode: Mode) -> list[str]:
+def _conflicts(settings: Settings, env: Reader, mode: Mode) -> list[str]:
     """What is wrong between variables, or missing: the rules of `serve` and of production."""
     faults = []
     if settings.otp_delivery == "webhook":
@@ -324,5 +233,5 @@ def _conflicts(settings: Settings, env: _Reader, mode: Mode) -> list[str]:
     return faults
 
 
-def _either(env: _Reader, *names: str) -> str | None:
+def _either(env: Reader, *names: str) -> str | None:
     return next((value for name in names if (value := env.text(name))), None)

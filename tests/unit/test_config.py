@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gembackend import config
+from gembackend import config, environment
 from gembackend.config import ConfigError, RateLimit
 
 KEY = "9fQ2rX7bLw4ZpVt0NcYmUe8sHj3KdGa6"
@@ -128,14 +128,14 @@ def test_opentelemetry_finds_its_variables_of_the_env_file(tmp_path: Path, monke
     monkeypatch.setenv("OTEL_SERVICE_NAME", "real")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "to be removed afterwards")
     monkeypatch.delenv("OTEL_TRACES_SAMPLER")
-    assert config.environment(tmp_path)["OTEL_SERVICE_NAME"] == "real"
+    assert environment.read(tmp_path)["OTEL_SERVICE_NAME"] == "real"
     assert (os.environ["OTEL_TRACES_SAMPLER"], os.environ["OTEL_SERVICE_NAME"]) == ("always_off", "real")
 
 
 def test_the_env_file_is_read_and_real_variables_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text('PROMPT_WORKERS=7\nGEMINI_MODEL="gemini-x" # comment\nBASIC_DAILY_PROMPTS=1\n')
     monkeypatch.setenv("BASIC_DAILY_PROMPTS", "9")
-    settings = config.load({**config.environment(tmp_path), **PRODUCTION}, "serve")
+    settings = config.load({**environment.read(tmp_path), **PRODUCTION}, "serve")
     assert (settings.prompt_workers, settings.gemini_model, settings.basic_daily_prompts) == (7, "gemini-x", 9)
 
 

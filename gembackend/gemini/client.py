@@ -7,7 +7,7 @@ Importing this module imports the SDK, which takes about a second.
 
 import asyncio
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -68,6 +68,7 @@ class Gemini:
         self._api_key = api_key
         self._timeout = timeout
         self._metadata = (("x-goog-api-key", api_key),)
+        self._options: dict[str, Any] = {"retry": None, "timeout": timeout, "metadata": self._metadata}
         self._channel = _open(endpoint or GOOGLE)
         self._client: Any = glm.GenerativeServiceAsyncClient(
             transport=GenerativeServiceGrpcAsyncIOTransport(channel=self._channel)
@@ -92,28 +93,35 @@ class Gemini:
         """Ask for the reply to `prompt` after `history`, pairs of a role (`user` or `assistant`) and a text.
 
         With `on_text` the reply is streamed, and each piece of its text is told as it comes; together they are the
-        reply's text. Streaming costs more, so it is for replies that somebody watches. Nothing is raised but
-        `CancelledError`, and cancelling closes the call upstream.
+        reply's text. Streaming costs more, so it is for replies that somebody watches; what cannot stream is asked
+        for the whole. Nothing is raised but `CancelledError`, and cancelling closes the call upstream.
         """
         model = self._last_model if last_attempt else self._model
-        started = self._loop.time()
         try:
             contents = [_content(_ROLES[role], text) for role, text in history]
             contents.append(_content("user", prompt))
         except UnicodeEncodeError:
             return Failure("INVALID_ARGUMENT", None, "the text is not valid Unicode")
-        options = {"retry": None, "timeout": self._timeout, "metadata": self._metadata}
+        if on_text is not None:
+            streamed = await self._timed(self._streamed(model, contents, on_text), prompt)
+            if not isinstance(streamed, Failure) or streamed.status != "UNIMPLEMENTED":
+                return streamed
+        return await self._timed(self._whole(model, contents), prompt)
+
+    async def _timed(self, call: Awaitable[Reply | Failure], prompt: str) -> Reply | Failure:
+        """What comes of a call, also when that is an exception."""
+        started = self._loop.time()
         try:
-            if on_text is not None:
-                return await self._streamed(model, contents, options, on_text)
-            response = await model.generate_content_async(contents, request_options=options)
-            return _reply(response._result)
+            return await call
         except Exception as error:
             return self._failure(error, prompt, self._loop.time() - started)
 
-    async def _streamed(
-        self, model: Any, contents: list[Any], options: dict[str, Any], on_text: Callable[[str], None]
-    ) -> Reply | Failure:
+    async def _whole(self, model: Any, contents: list[Any]) -> Reply:
+        """One call of `GenerateContent`."""
+        response = await model.generate_content_async(contents, request_options=self._options)
+        return _reply(response._result)
+
+    async def _streamed(self, model: Any, contents: list[Any], on_text: Callable[[str], None]) -> Reply | Failure:
         """One call of `StreamGenerateContent`: what its chunks come to, as a unary call would have said it.
 
         The SDK's own streamed response gathers all chunks anew with each one, and raises where we judge.
@@ -121,7 +129,7 @@ class Gemini:
         request = glm.GenerateContentRequest(
             model=model.model_name, contents=contents, system_instruction=model._system_instruction
         )
-        chunks = await self._client.stream_generate_content(request, **options)
+        chunks = await self._client.stream_generate_content(request, **self._options)
         reply: Reply | None = None
         async for chunk in chunks:
             told = _reply(chunk)

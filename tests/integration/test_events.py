@@ -5,18 +5,24 @@ import dataclasses
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from gembackend.app import Service
 from gembackend.embedded.gemini import Behaviour
-from gembackend.messages import event_routes
+from gembackend.messages import event_routes, store
+from gembackend.messages.story import Entry
 from gembackend.plumbing import metrics
+from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.postgres import Database
+from gembackend.prompts.feed import Feed, FeedPoll
 from gembackend.web import streaming
 from tests.accounts import CHEAP, Client, settings
 from tests.listeners import ENDS, Listener, listening, names, stories, text_of
 from tests.processes import until
+from tests.unit.test_feed import Line
 from tests.whole import Whole, whole_service
 
 ANSWERED = ["prompt.queued", "prompt.running", "reply.delta", "prompt.answered"]
@@ -37,6 +43,10 @@ async def second(whole: Whole, database_url: str, redis_url: str) -> AsyncIterat
     await service.start()
     yield service
     await service.stop(10)
+
+
+async def nobody_listens() -> bool:
+    return metrics.STREAMS_OPEN._value.get() == 0
 
 
 async def send(whole: Whole, room: str, text: str) -> str:
@@ -212,6 +222,83 @@ async def test_what_postgresql_cannot_store_is_not_said_either(whole: Whole) -> 
     assert text_of(events) == "nul and all" == events[-1].data["reply"]["content"]
 
 
+async def test_every_change_is_told_without_waiting_for_the_poll(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: FeedPoll) -> int:
+        return 0
+
+    monkeypatch.setattr(FeedPoll, "run_once", never)
+    async with whole_service(database_url, redis_url) as whole:
+        await whole.make_pro()
+        room, hold = await whole.room(), asyncio.Event()
+        whole.gemini.script(Behaviour(hold=hold), Behaviour(status="UNAVAILABLE"))
+        async with listen(whole, room) as listener:
+            await send(whole, room, "running")
+            await listener.until("prompt.running")
+            taken_back = await send(whole, room, "taken back")
+            await listener.until("prompt.queued")
+            await whole.client.call("DELETE", f"/v1/prompt/{taken_back}")
+            await listener.until("prompt.cancelled")
+            hold.set()
+            await listener.until("prompt.answered")
+            await send(whole, room, "tried again")
+            await listener.until("prompt.answered")
+
+
+async def test_a_long_story_is_told_page_by_page(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_routes, "PAGE", 2)
+    room, hold = await whole.room(), asyncio.Event()
+    for text in "abc":
+        await whole.ask(room, text)
+    whole.gemini.default = Behaviour(hold=hold, text="at last")
+    unfinished = [await send(whole, room, text) for text in "defgh"]
+    async with listen(whole, room, "0-0") as listener:
+        events = await listener.until("prompt.queued", count=8)
+        assert names(events) == [*ANSWERED * 3, "prompt.queued", "prompt.running", *["prompt.queued"] * 4]
+        hold.set()
+        events = await listener.until("prompt.answered", count=5)
+    assert [event.data["id"] for event in events if event.name == "prompt.answered"] == unfinished
+
+
+async def test_a_story_that_could_not_be_read_is_read_again(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, failures, away = store.story, 0, False
+
+    async def failing(*arguments: Any) -> list[Entry]:
+        nonlocal failures
+        failures += away
+        if away:
+            raise Fault("database_unavailable", "as the test wants it")
+        return await read(*arguments)
+
+    monkeypatch.setattr(event_routes.store, "story", failing)
+    monkeypatch.setattr(event_routes, "CHECK_SECONDS", 0.3)
+    room = await whole.room()
+    async with listen(whole, room) as listener:
+        away = True
+        await whole.ask(room, "?")
+
+        async def tried_beyond_the_poll() -> bool:
+            return failures > 8
+
+        await until(tried_beyond_the_poll, "the room read again and again")
+        away = False
+        assert names(await listener.until("prompt.answered")) == ANSWERED
+
+
+async def test_the_poll_tells_other_processes_which_rooms_are_listened_to(database_url: str) -> None:
+    line, database, room = Line(), Database(database_url, 1), uuid4()
+    hearer, other = Feed(line, "hearer"), Feed(line, "other")
+    await database.open()
+    with hearer.listen(room):
+        line.feeds.append(other)
+        await FeedPoll(database, hearer).run_once()
+        sent = len(line.sent)
+        other.changed([room])
+        assert len(line.sent) == sent + 1
+    await database.close()
+
+
 async def test_nobody_listens_to_another_users_room(whole: Whole) -> None:
     room = await whole.room()
     stranger = await whole.client.join()
@@ -225,7 +312,8 @@ async def test_nobody_listens_to_another_users_room(whole: Whole) -> None:
 @pytest.mark.parametrize("last", ["junk", "1-1", "0-0~", "9" * 40])
 async def test_a_last_event_id_that_is_none_of_this_room_is_refused(whole: Whole, last: str) -> None:
     room = await whole.room()
-    answer = await whole.client.call("GET", f"/v1/chatroom/{room}/events", headers={"Last-Event-ID": last})
+    headers = {"Last-Event-ID": last, "Prefer": "wait=0"}
+    answer = await whole.client.call("GET", f"/v1/chatroom/{room}/events", headers=headers)
     assert (answer.status, answer.code) == (422, "validation_failed")
     assert answer.body["errors"][0]["field"] == "Last-Event-ID"
 
@@ -247,10 +335,7 @@ async def test_a_user_may_have_only_so_many_streams_and_gets_a_place_back(
         async with listening(whole.service.url, mine, stranger):
             pass
 
-    async def gone() -> bool:
-        return metrics.STREAMS_OPEN._value.get() == 0
-
-    await until(gone, "the places free")
+    await until(nobody_listens, "the places free")
     async with listen(whole, room):
         pass
 
@@ -320,10 +405,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(whole: Whole, monkeypatch:
     for number in range(4):
         await whole.ask(room, f"{number}")
 
-    async def cut() -> bool:
-        return metrics.STREAMS_OPEN._value.get() == 0
-
-    await until(cut, "the stream closed")
+    await until(nobody_listens, "the stream closed")
     writer.close()
 
 
@@ -354,7 +436,9 @@ async def test_a_stream_counts_as_answered_when_it_begins(whole: Whole) -> None:
         assert metrics.STREAMS_OPEN._value.get() == 1
         await send(whole, room, "?")
         await listener.until("prompt.answered")
-    assert counted() == before + 1
+        sent = counted()
+    await until(nobody_listens, "the stream closed")
+    assert counted() == sent == before + 1
     assert metrics.REGISTRY.get_sample_value("gembackend_gemini_first_token_seconds_count")
 
 

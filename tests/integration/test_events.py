@@ -292,11 +292,13 @@ async def test_the_poll_tells_other_processes_which_rooms_are_listened_to(databa
     await database.open()
     with hearer.listen(room):
         line.feeds.append(other)
-        await FeedPoll(database, hearer).run_once()
+        try:
+            await FeedPoll(database, hearer).run_once()
+        finally:
+            await database.close()
         sent = len(line.sent)
         other.changed([room])
         assert len(line.sent) == sent + 1
-    await database.close()
 
 
 async def test_nobody_listens_to_another_users_room(whole: Whole) -> None:

@@ -440,7 +440,9 @@ async def test_a_stream_counts_as_answered_when_it_begins(whole: Whole) -> None:
         await listener.until("prompt.answered")
         sent = counted()
     await until(nobody_listens, "the stream closed")
+    assert (await whole.client.call("GET", "/v1/user/me")).status == 200
     assert counted() == sent == before + 1
+    assert metrics.HTTP_IN_FLIGHT._value.get() == 0
     assert metrics.REGISTRY.get_sample_value("gembackend_gemini_first_token_seconds_count")
 
 

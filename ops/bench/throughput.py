@@ -24,8 +24,8 @@ from gembackend.embedded.redis import EmbeddedRedis
 
 Send = Callable[[], Awaitable[None]]
 PHONE, PASSWORD = "+14155550100", "correct horse battery"
-HEARD_ROOMS = 16
-"""Rooms with a listener each, which are as many prompts as are in flight to Gemini there."""
+FEW_ROOMS = 16
+"""As many prompts are in flight to Gemini where there are only so many rooms."""
 
 
 async def main() -> None:
@@ -45,7 +45,8 @@ async def main() -> None:
         session.headers["Authorization"] = f"Bearer {token}"
         rooms = [await _room(session) for _ in range(arguments.rooms)]
         turn = itertools.cycle(rooms)
-        heard = [await _room(session) for _ in range(HEARD_ROOMS)]
+        few_turn = itertools.cycle([await _room(session) for _ in range(FEW_ROOMS)])
+        heard = [await _room(session) for _ in range(FEW_ROOMS)]
         heard_turn = itertools.cycle(heard)
 
         async def get(path: str) -> None:
@@ -65,7 +66,8 @@ async def main() -> None:
             ("GET /v1/user/me", lambda: get("/v1/user/me")),
             ("GET /v1/chatroom (50 of them)", lambda: get("/v1/chatroom")),
             ("POST message, Prefer: wait (answered)", lambda: send("wait=30", next(turn))),
-            ("  the same, streamed to a listener", lambda: send("wait=30", next(heard_turn))),
+            (f"  the same in only {FEW_ROOMS} rooms", lambda: send("wait=30", next(few_turn))),
+            ("  the same, streamed to a listener each", lambda: send("wait=30", next(heard_turn))),
             ("GET message/all (50 messages)", lambda: get(f"/v1/chatroom/{rooms[0]}/message/all?limit=50")),
             ("POST message (accepted)", lambda: send(None, next(turn))),
         ]

@@ -30,7 +30,8 @@ class EventStream:
     def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
         self._request = request
         self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no", **headers})
-        self._unsent = bytearray(b"retry: %d\n\n" % RECONNECT_MILLISECONDS)
+        self._unsent = bytearray(b": listening\n\n")
+        self._first = b"retry: %d\n" % RECONNECT_MILLISECONDS
 
     async def open(self, gone: Callable[[], None]) -> None:
         """Begin the answer; the request counts as answered from now on. `gone` is called when the client is."""
@@ -45,8 +46,12 @@ class EventStream:
         return transport is not None and not transport.is_closing()
 
     def add(self, name: str, event_id: str, data: bytes) -> None:
-        """Take an event; `data` is JSON, and so has no line breaks."""
-        self._unsent += b"id: %b\nevent: %b\ndata: %b\n\n" % (event_id.encode(), name.encode(), data)
+        """Take an event; `data` is JSON, and so has no line breaks.
+
+        The first one says when to come back: some clients take a block that says only this for an event.
+        """
+        self._unsent += b"%bid: %b\nevent: %b\ndata: %b\n\n" % (self._first, event_id.encode(), name.encode(), data)
+        self._first = b""
 
     async def flush(self) -> None:
         """Send what has been added; a client that is gone, or takes nothing for long, is not `connected` any more."""

@@ -453,5 +453,10 @@ async def test_a_stream_ends_after_the_time_that_was_asked_for_with_all_that_is_
         "GET", f"/v1/chatroom/{room}/events", headers={"Prefer": "wait=0", "Last-Event-ID": "0-0"}
     )
     assert answer.headers["Preference-Applied"] == "wait=0"
-    told = [line for line in answer.body.decode().splitlines() if line.startswith("event: ")]
-    assert told == [f"event: {name}" for name in ANSWERED]
+    blocks = [block.splitlines() for block in answer.body.decode().split("\n\n")]
+    assert [line for block in blocks for line in block if line.startswith("event: ")] == [
+        f"event: {name}" for name in ANSWERED
+    ]
+    for block in blocks:
+        fields = [line.partition(": ")[0] for line in block]
+        assert fields in ([], [""], ["id", "event", "data"], ["retry", "id", "event", "data"]), "no field stands alone"

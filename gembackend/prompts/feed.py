@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from time import monotonic
 from uuid import UUID
 
-import msgspec
-
 from gembackend.actors import Periodic
 from gembackend.plumbing import metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
+from gembackend.prompts import feed_wire
 from gembackend.prompts import upkeep_store as store
+from gembackend.prompts.feed_wire import Attend, Changed, Message, Said
 from gembackend.prompts.outcome import clean_text
 from gembackend.prompts.store import Claimed
 from gembackend.prompts.writer import Cast, StreamWriter
@@ -33,35 +33,6 @@ LINGER_SECONDS = 600.0
 ASK_SECONDS = 1.0
 """The least time between two questions for the same missing text."""
 ROOMS_IN_A_MESSAGE = 500
-
-
-class Attend(msgspec.Struct, frozen=True, tag="attend"):
-    """A process has listeners to these rooms; if it `wants`, it asks for what their prompts have said so far."""
-
-    process: str
-    rooms: list[UUID]
-    wants: bool
-
-
-class Changed(msgspec.Struct, frozen=True, tag="changed"):
-    """A prompt of this room has changed."""
-
-    process: str
-    room: UUID
-
-
-class Said(msgspec.Struct, frozen=True, tag="said"):
-    """What the attempt at a prompt with this fence has said from the character `start` on."""
-
-    process: str
-    room: UUID
-    prompt: UUID
-    fence: int
-    start: int
-    text: str
-
-
-_MESSAGES = msgspec.msgpack.Decoder(Attend | Changed | Said)
 
 
 @dataclass(slots=True)
@@ -205,12 +176,9 @@ class Feed:
             ear.wake(changed=changed)
 
     def take(self, payload: bytes) -> None:
-        """A message of some process; what cannot be read is of another version, and left."""
-        try:
-            message = _MESSAGES.decode(payload)
-        except msgspec.DecodeError:
-            return
-        if message.process == self._process:
+        """A message of some process, maybe of this one; what cannot be read is left."""
+        message = feed_wire.decode(payload)
+        if message is None or message.process == self._process:
             return
         match message:
             case Attend():
@@ -281,8 +249,8 @@ class Feed:
         if words is not None and not words.mine:
             del self._words[chatroom_id]
 
-    def _cast(self, message: Attend | Changed | Said) -> None:
-        self._writer.tell(Cast(msgspec.msgpack.encode(message)))
+    def _cast(self, message: Message) -> None:
+        self._writer.tell(Cast(feed_wire.encode(message)))
 
 
 class FeedPoll(Periodic):

@@ -40,6 +40,7 @@ encode = msgspec.msgpack.Encoder().encode
 def decode(payload: bytes) -> Message | None:
     """The message, or None when it cannot be read: it is of another version then."""
     try:
-        return _decoder.decode(payload)
+        message: Message = _decoder.decode(payload)
     except msgspec.DecodeError:
         return None
+    return message

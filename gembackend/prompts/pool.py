@@ -164,7 +164,10 @@ class WorkerPool(Actor):
     async def _traced(self, run: Run) -> Result | None:
         with spans.attempting(run.claimed, run.entry_ids) as run.span:
             result = await self._work(run)
-            spans.attempted(run.span, result)
+            if result is None:
+                spans.cut_off(run.span)
+            else:
+                spans.attempted(run.span, result.outcome, result.status)
             return result
 
     async def _work(self, run: Run) -> Result | None:

@@ -7,17 +7,13 @@ prompt gets a span for its part, with the batch's times.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from gembackend.gemini.faults import Failure, Reply
 from gembackend.messages.rules import NewPrompt, Verdict
 from gembackend.plumbing import traces
 from gembackend.plumbing.traces import NOTHING, Attributes, Span
-from gembackend.prompts.outcome import Answered
+from gembackend.prompts.outcome import Answered, Outcome
 from gembackend.prompts.store import Claimed, Ending
-
-if TYPE_CHECKING:
-    from gembackend.prompts.attempt import Result
 
 DESTINATION = "prompts"
 """What the queue is called: the table, which is the queue; entries of the stream are only hints."""
@@ -49,16 +45,19 @@ def attempting(claimed: Claimed, entry_ids: Sequence[str]) -> Span:
     return traces.begin(f"attempt {DESTINATION}", "consumer", attributes, parent=claimed.traceparent)
 
 
-def attempted(span: Span, result: "Result | None") -> None:
-    """How it ended; without a result it was cut off, which is nobody's error."""
+def attempted(span: Span, outcome: Outcome, status: str) -> None:
+    """How it ended; `status` is Gemini's word."""
     if not span.recorded:
         return
-    outcome = result.outcome if result else None
-    span.set({"gembackend.attempt.outcome": type(outcome).__name__.lower() if outcome else "cut_off"})
-    if result and outcome:
-        span.set({"gembackend.attempt.status": result.status})
-        if not isinstance(outcome, Answered):
-            span.fail(outcome.code)
+    span.set({"gembackend.attempt.outcome": type(outcome).__name__.lower(), "gembackend.attempt.status": status})
+    if not isinstance(outcome, Answered):
+        span.fail(outcome.code)
+
+
+def cut_off(span: Span) -> None:
+    """It was cut off, which is nobody's error."""
+    if span.recorded:
+        span.set({"gembackend.attempt.outcome": "cut_off"})
 
 
 def calling(claimed: Claimed, model: str) -> Span:

@@ -19,6 +19,10 @@ T = TypeVar("T")
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "TZ": "UTC"}
 
 
+_NOBODY = 2**31 - 1
+"""A process id that no process has."""
+
+
 class EmbeddedError(Exception):
     """Something that `dev` starts could not be started; the text is for the person at the terminal."""
 
@@ -115,16 +119,19 @@ async def run(*command: str, what: str) -> str:
 async def end_orphan(pid_file: Path, home: Path, stop_signal: signal.Signals) -> None:
     """Stop the server that an earlier, killed run may have left at work in `home`, its working directory.
 
-    The first line of `pid_file` is its process id; a process of that id that works elsewhere is not touched. Raises
-    EmbeddedError when the server is still there after 20 seconds.
+    The first line of `pid_file` is its process id; a process of that id that works elsewhere is not touched, and the
+    line is made to say that the server is gone. Raises EmbeddedError when it is still there after 20 seconds.
     """
     if not pid_file.exists():
         return
     import psutil  # of the extra `dev`, as the servers are; wanted only after a start that ended badly
 
     try:
-        process = psutil.Process(int(pid_file.read_text().split("\n")[0]))
+        number, *rest = pid_file.read_text().split("\n")
+        process = psutil.Process(int(number))
         if Path(process.cwd()) != home:
+            # A server would take the process for itself. What else it looks for, what it left in memory, stays.
+            pid_file.write_text("\n".join([str(_NOBODY), *rest]))
             return
         process.send_signal(stop_signal)
     except (OSError, ValueError, psutil.Error):

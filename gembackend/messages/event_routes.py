@@ -124,13 +124,14 @@ class EventRoutes:
     async def _tell(self, request: web.Request, stream: EventStream, story: Story) -> bool:
         """Read what the listener has not been told and send it; tells whether there still is such a room."""
         user_id, chatroom_id = session_of(request).user_id, path_id(request, "chatroom_id", "chatroom")
-        story.begin()
-        behind = story.place.ended
+        first = behind = story.place.ended
         while True:
             async with self._database.connection() as connection:
                 entries = await store.story(connection, user_id, chatroom_id, behind, PAGE)
                 if not entries and not await chatrooms.exists(connection, user_id, chatroom_id):
                     return False
+            if behind == first:
+                story.begin()
             _add(stream, story.read(entries))
             if len(entries) < PAGE or not stream.connected:
                 return True

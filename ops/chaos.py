@@ -8,21 +8,24 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import aiohttp
 import uvloop
 
 from ops.chaos_faults import Scene, in_random_order
-from tests.acceptance.accounting import Account, account, recovery
+from tests.acceptance.accounting import Account, account, finished_prompts, recovery
 from tests.acceptance.breakable import Breakable
 from tests.acceptance.site import Site, User, open_site
+from tests.listeners import Heard, follow, misheard, stories
 
 T = TypeVar("T")
 
 PATIENCE = 90.0
 """Seconds after which what does not go on is taken for stuck."""
+HEARD = 5
+"""How many of the rooms have a listener."""
 REQUEST_SECONDS = 5.0
 """How long a client waits for an answer before it asks another process."""
 
@@ -47,6 +50,7 @@ def verdict(result: Account, recoveries: Sequence[Recovery], troubles: Sequence[
         f"repeated         {result.repeated:7,}",
         f"out of order     {result.out_of_order:7,}",
         f"miscounted       {result.miscounted:7,}  units of quota",
+        f"misheard         {result.misheard:7,}  not told once and whole to a listener on a bad line",
         f"faults           {len(recoveries):7,}",
         f"longest recovery {slowest.seconds:7.1f}  seconds until every room went on, after: {slowest.fault}",
         *troubles,
@@ -64,6 +68,7 @@ class Chaos:
         self._dice = random.Random(options.seed)
         self._scene = Scene(site, servers, self._dice, lease=options.lease)
         self._told: list[str] = []
+        self._ends: dict[str, int] = {}
         self._recoveries: list[Recovery] = []
         self._begun = time.monotonic()
         self.over = asyncio.Event()
@@ -74,6 +79,9 @@ class Chaos:
         first = self._scene.processes[0]
         user = await self._site.user(first)
         rooms = [await user.room(first) for _ in range(self._options.rooms)]
+        followers = {
+            room: asyncio.create_task(self._follow(user, number, room)) for number, room in enumerate(rooms[:HEARD])
+        }
         asyncio.get_running_loop().call_later(60 * self._options.minutes, self.over.set)
         async with asyncio.TaskGroup() as asking:
             for number, room in enumerate(rooms):
@@ -82,7 +90,9 @@ class Chaos:
         self._say("everything mended, the last prompts are waited for")
         await self._or_trouble(self._site.all_finished(PATIENCE))
         await self._or_trouble(self._site.at_rest(PATIENCE))
-        text, status = verdict(await account(self._site, self._told), self._recoveries, self._scene.troubles)
+        misheard = await self._misheard(followers)
+        result = replace(await account(self._site, self._told), misheard=misheard)
+        text, status = verdict(result, self._recoveries, self._scene.troubles)
         print(text)
         return status
 
@@ -113,6 +123,28 @@ class Chaos:
                 elif answer.status not in (429, 503):
                     self._scene.troubles.append(f"A prompt was answered with {answer.status}: {answer.body}")
             await self._pause(dice.uniform(0.0, 0.5))
+
+    async def _follow(self, user: User, number: int, room: str) -> list[Heard]:
+        """Listen to a room, now here and now there, until every prompt of it has been heard to its end."""
+        dice = random.Random(-number)
+        return await follow(
+            room,
+            user.token,
+            lambda: self._ends.get(room),
+            lambda: dice.choice(self._scene.processes).url,
+            lambda: dice.randrange(5, 60),
+        )
+
+    async def _misheard(self, followers: dict[str, asyncio.Task[list[Heard]]]) -> int:
+        """How many prompts the listeners were not told of once and whole, now that all have ended."""
+        wrong = 0
+        for room, follower in followers.items():
+            prompts = await finished_prompts(self._site, room)
+            self._ends[room] = len(prompts)
+            done, _ = await asyncio.wait([follower], timeout=PATIENCE)
+            follower.cancel()
+            wrong += len(misheard(stories(follower.result()), prompts)) if done else len(prompts)
+        return wrong
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,16 @@ from typing import Any
 import aiohttp
 
 PATIENCE = 15.0
+QUIET = 3.0
 ENDS = ("prompt.answered", "prompt.failed", "prompt.cancelled")
+
+
+class RefusedError(Exception):
+    """A stream was not opened: the status and the reply."""
+
+    def __init__(self, status: int, reply: str) -> None:
+        super().__init__(f"{status}: {reply}")
+        self.busy = status in (429, 503)
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,8 @@ async def listening(
         aiohttp.ClientSession(base, timeout=aiohttp.ClientTimeout(total=120)) as http,
         http.get(f"/v1/chatroom/{room}/events", headers=headers) as response,
     ):
-        assert response.status == 200, await response.text()
+        if response.status != 200:
+            raise RefusedError(response.status, await response.text())
         assert response.content_type == "text/event-stream"
         yield Listener(response)
 
@@ -99,22 +109,33 @@ def text_of(events: list[Heard]) -> str:
 
 
 async def follow(
-    room: str, token: str, ends: int, choose: Callable[[], str], patience: Callable[[], int]
+    room: str, token: str, ends: Callable[[], int | None], choose: Callable[[], str], patience: Callable[[], int]
 ) -> list[Heard]:
-    """Listen until so many prompts have ended, as a client on a bad line: it hangs up after `patience()` events, and
-    whenever it is cut off, and comes back with the last id it has, each time to the process at `choose()`."""
+    """Listen until so many prompts have ended (None: nobody knows yet), as a client on a bad line: it hangs up after
+    `patience()` events, after QUIET seconds without any, and whenever it is cut off, and comes back with the last id
+    it has, each time to the process at `choose()`."""
     heard: list[Heard] = []
-    while sum(event.name in ENDS for event in heard) < ends:
-        with suppress(aiohttp.ClientError, ConnectionError):
-            async with listening(choose(), room, token, heard[-1].id if heard else "0-0") as listener:
-                for _ in range(patience()):
-                    event = await listener.next()
-                    if event is None:
-                        break
-                    heard.append(event)
-                    if sum(event.name in ENDS for event in heard) >= ends:
-                        break
-        await asyncio.sleep(0.02)
+
+    def over() -> bool:
+        wanted = ends()
+        return wanted is not None and sum(event.name in ENDS for event in heard) >= wanted
+
+    while not over():
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            try:
+                async with listening(choose(), room, token, heard[-1].id if heard else "0-0") as listener:
+                    for _ in range(patience()):
+                        async with asyncio.timeout(QUIET):
+                            event = await listener.next()
+                        if event is None:
+                            break
+                        heard.append(event)
+                        if over():
+                            break
+            except RefusedError as refused:
+                if not refused.busy:
+                    raise
+        await asyncio.sleep(0.05)
     return heard
 
 
@@ -130,3 +151,15 @@ def stories(events: list[Heard]) -> dict[str, list[str]]:
         else:
             story.append(f"text: {event.data['text']}")
     return told
+
+
+def misheard(told: dict[str, list[str]], prompts: Iterable[tuple[str, str, str | None]]) -> list[str]:
+    """Those of the prompts (id, status, reply) that a listener was not told of once, in order, and whole."""
+    wrong = []
+    for prompt_id, status, reply in prompts:
+        story = told.get(prompt_id, [])
+        last = ["prompt.running", f"text: {reply}", "prompt.answered"] if status == "answered" else [f"prompt.{status}"]
+        once = sum(name in ENDS for name in story) == story.count("prompt.queued") == 1
+        if not once or story[0] != "prompt.queued" or story[-len(last) :] != last:
+            wrong.append(prompt_id)
+    return wrong

@@ -14,7 +14,7 @@ class Account:
 
     `lost`: accepted but unknown, unfinished, or answered without both messages. `repeated`: stored more than once, as
     a prompt or as a reply. `out_of_order`: finished before one that was accepted earlier in its room. `miscounted`:
-    units of quota that are not accepted less refunded.
+    units of quota that are not accepted less refunded. `misheard`: not told to a listener once and whole.
     """
 
     accepted: int
@@ -24,11 +24,12 @@ class Account:
     repeated: int
     out_of_order: int
     miscounted: int
+    misheard: int = 0
 
     @property
     def clean(self) -> bool:
         """Whether every promise was kept."""
-        return self.lost == self.repeated == self.out_of_order == self.miscounted == 0
+        return self.lost == self.repeated == self.out_of_order == self.miscounted == self.misheard == 0
 
 
 _FACTS = """
@@ -108,3 +109,16 @@ async def recovery(site: Site, seconds: float) -> float:
 
     await until(moved_on, "every room goes on", seconds)
     return time.monotonic() - begun
+
+
+async def finished_prompts(site: Site, room: str) -> list[tuple[str, str, str | None]]:
+    """The prompts of a room that have ended: id, status and reply."""
+    rows = await site.fetch(
+        """
+        SELECT p.id::text, p.status, m.content
+        FROM prompts p LEFT JOIN chatrooms_messages m ON m.prompt_id = p.id AND m.role = 'assistant'
+        WHERE p.chatroom_id = $1::text::uuid AND p.finished_at IS NOT NULL
+        """,
+        room,
+    )
+    return [(row[0], row[1], row[2]) for row in rows]

@@ -10,6 +10,7 @@ import pytest
 from ops.chaos import Recovery, parse, verdict
 from ops.chaos_faults import FAULTS, in_random_order
 from tests.acceptance.accounting import Account
+from tests.listeners import misheard
 from tests.processes import ROOT
 
 KEPT = Account(accepted=1200, answered=1199, failed=1, lost=0, repeated=0, out_of_order=0, miscounted=0)
@@ -23,7 +24,7 @@ def test_promises_that_were_kept_are_a_verdict_with_status_0() -> None:
     assert text.endswith("Every promise was kept.")
 
 
-@pytest.mark.parametrize("promise", ["lost", "repeated", "out_of_order", "miscounted"])
+@pytest.mark.parametrize("promise", ["lost", "repeated", "out_of_order", "miscounted", "misheard"])
 def test_a_promise_that_was_broken_is_a_verdict_with_status_1(promise: str) -> None:
     text, status = verdict(replace(KEPT, **{promise: 3}), [], [])
     assert status == 1
@@ -65,3 +66,35 @@ def test_the_command_describes_itself() -> None:
     answer = subprocess.run([str(ROOT / "ops" / "chaos"), "--help"], capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "--minutes N" in answer.stdout and "Exit status" in answer.stdout
+
+
+QUEUED, RUNNING, ANSWERED = "prompt.queued", "prompt.running", "prompt.answered"
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        [QUEUED, RUNNING, "text: all of it", ANSWERED],
+        [QUEUED, RUNNING, "text: of no use", RUNNING, RUNNING, "text: all of it", ANSWERED],
+    ],
+)
+def test_a_prompt_that_was_told_once_and_whole_was_heard_well(story: list[str]) -> None:
+    assert misheard({"1": story, "2": [QUEUED, "prompt.cancelled"]}, [("1", "answered", "all of it")]) == []
+    assert misheard({"2": [QUEUED, RUNNING, "prompt.failed"]}, [("2", "failed", None)]) == []
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        [],
+        [RUNNING, "text: all of it", ANSWERED],
+        [QUEUED, RUNNING, "text: all of it"],
+        [QUEUED, QUEUED, RUNNING, "text: all of it", ANSWERED],
+        [QUEUED, RUNNING, "text: all of it", ANSWERED, ANSWERED],
+        [QUEUED, RUNNING, "text: all of", ANSWERED],
+        [QUEUED, RUNNING, "text: all of it", "prompt.failed"],
+        [QUEUED, RUNNING, "text: all of it", RUNNING, ANSWERED],
+    ],
+)
+def test_a_prompt_that_was_told_twice_or_in_part_was_misheard(story: list[str]) -> None:
+    assert misheard({"1": story}, [("1", "answered", "all of it")]) == ["1"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -35,21 +36,21 @@ def dev(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate(timeout=30)
 
 
-def shell(script: str) -> str:
-    """What a shell prints for pasted lines."""
-    done = subprocess.run(["/bin/sh", "-eu", "-c", script], capture_output=True, text=True, timeout=60)
+def shell(script: str, directory: Path) -> str:
+    """What a shell prints for lines that are pasted in a directory."""
+    done = subprocess.run(["/bin/sh", "-eu", "-c", script], capture_output=True, text=True, timeout=60, cwd=directory)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_the_lines_of_the_readme_give_answered_prompts(dev: tuple[subprocess.Popen[str], str]) -> None:
+def test_the_lines_of_the_readme_do_what_it_says(dev: tuple[subprocess.Popen[str], str], tmp_path: Path) -> None:
     process, url = dev
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    script = "\n".join(blocks[:2])
+    script = "echo; echo ----\n".join(["".join(blocks[:2]), *blocks[2:4]])
     assert "API=http://127.0.0.1:3000\n" in script
-    printed = shell(script.replace("API=http://127.0.0.1:3000", f"API={url}"))
-    documents = list(_documents(printed))
-    signed_up, first, second, messages, me = documents
+    printed = shell(script.replace("API=http://127.0.0.1:3000", f"API={url}"), tmp_path)
+    answers, events, more = printed.split("----\n")
+    signed_up, first, second, messages, me = _documents(answers)
     assert signed_up["user"]["name"] == "Ada"
     assert first["status"] == "answered"
     assert "stand-in" in first["reply"]["content"]
@@ -57,6 +58,13 @@ def test_the_lines_of_the_readme_give_answered_prompts(dev: tuple[subprocess.Pop
     assert "2 earlier messages" in second["reply"]["content"]
     assert [message["role"] for message in messages["messages"]] == ["user", "assistant", "user", "assistant"]
     assert me["usage"]["prompts_today"] == 2
+    told = re.findall(r"event: (\S+)", events)
+    assert told[:3] == ["prompt.queued", "prompt.running", "reply.delta"] and told[-1] == "prompt.answered"
+    again, found = _documents(more)
+    assert (again["status"], again["prompt"]) == ("queued", "And on Mars?")
+    assert {message["prompt_id"] for message in found["messages"]} >= {second["id"]}
+    exported = json.loads((tmp_path / "room.json").read_text())
+    assert exported["chatroom"]["name"] == "First steps" and len(exported["messages"]) >= 6
 
     started = psutil.Process(process.pid).children(recursive=True)
     assert {"postgres", "redis-server"} <= {child.name() for child in started}
@@ -66,7 +74,7 @@ def test_the_lines_of_the_readme_give_answered_prompts(dev: tuple[subprocess.Pop
     assert psutil.wait_procs(started, timeout=10)[1] == []
 
 
-def _documents(printed: str) -> Iterator[dict[str, object]]:
+def _documents(printed: str) -> Iterator[dict[str, Any]]:
     """The JSON documents in what was printed, one after another."""
     decoder, position = json.JSONDecoder(), 0
     while position < len(printed.rstrip()):

@@ -11,6 +11,8 @@ import aiohttp
 
 PATIENCE = 15.0
 QUIET = 3.0
+RECONNECT_SECONDS = 0.05
+"""A client's pause before it comes back, as browsers make one; nothing is expected of it."""
 ENDS = ("prompt.answered", "prompt.failed", "prompt.cancelled")
 
 
@@ -135,7 +137,7 @@ async def follow(
             except RefusedError as refused:
                 if not refused.busy:
                     raise
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(RECONNECT_SECONDS)
     return heard
 
 

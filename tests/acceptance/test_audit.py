@@ -75,15 +75,6 @@ class _Query(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module", autouse=True)
-def pip_audit() -> None:
-    """pip-audit, where ops/audit has it."""
-    try:
-        audit.tool()
-    except audit.NotAskedError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture
 def osv() -> Iterator[Osv]:
     """A vulnerability service."""

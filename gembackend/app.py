@@ -20,6 +20,7 @@ from gembackend.messages.routes import MessageRoutes
 from gembackend.messages.search_keeper import SearchKeeper
 from gembackend.plumbing import logs, redis, traces
 from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.health import Trouble
 from gembackend.plumbing.postgres import Database, check_schema
 from gembackend.plumbing.vitals import Vitals
 from gembackend.prompts.engine import PromptEngine
@@ -130,7 +131,6 @@ class Service:
         self._draining = True
         now = asyncio.get_running_loop().time
         deadline = now() + grace
-        self._engine.hang_up()
         await self._supervisor.stop(deadline - HTTP_SECONDS)
         for listener in self._listeners:
             await listener.stop(max(0.1, deadline - now()))
@@ -149,11 +149,18 @@ class Service:
         await self._supervisor.failed.wait()
         return self._supervisor.failure or "an actor failed"
 
-    async def health(self) -> dict[str, str | None]:
-        """What the service stands on: None when well, else a reason."""
+    async def health(self) -> dict[str, Trouble | None]:
+        """What the service stands on: None when well, else what is the matter.
+
+        Without Redis prompts are accepted and answered, so its trouble is not serious.
+        """
         database, redis_ = await asyncio.gather(_reached(self.database.ping()), _reached(self._redis.ping()))
-        stopping = {"process": "shutting down"} if self._draining else {}
-        return {"database": database, "redis": redis_} | self._supervisor.health() | stopping
+        redis_ = self._engine.redis.trouble or redis_
+        serious = {"database": database} | self._supervisor.health()
+        if self._draining:
+            serious["process"] = "shutting down"
+        troubles = {name: Trouble(reason) if reason else None for name, reason in serious.items()}
+        return troubles | {"redis": Trouble(redis_, serious=False) if redis_ else None}
 
     async def _reach_database(self) -> None:
         """Wait for the database, which may be starting too, and check its schema."""

@@ -77,6 +77,14 @@ SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 5) AS pending \
     SET lock_timeout = '60s';
 \endif
 
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 6) AS pending \gset
+\if :pending
+    -- Not one transaction: see there.
+    \ir migrations/0006_engine.sql
+    INSERT INTO schema_migrations (version, name, compatible_from) VALUES (6, 'engine', 4);
+    SET lock_timeout = '60s';
+\endif
+
 SELECT pg_advisory_unlock(7304612205398231) \g /dev/null
 
 SELECT 'schema version ' || max(version) AS "gembackend" FROM schema_migrations;

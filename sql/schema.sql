@@ -1,6 +1,6 @@
 -- What sql/migrate.sql makes, to be read. Written by: python -m tests.migration.snapshot
 
-CREATE FUNCTION public.accept_prompts(prompt_ids uuid[], user_ids uuid[], chatroom_ids uuid[], contents text[], idempotency_keys text[], request_ids text[], basic_daily_prompts integer, room_limit integer, traceparents text[] DEFAULT NULL::text[], regenerated_ids uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(outcome text, prompt_id uuid, accepted_at timestamp with time zone)
+CREATE FUNCTION public.accept_prompts(prompt_ids uuid[], user_ids uuid[], chatroom_ids uuid[], contents text[], idempotency_keys text[], request_ids text[], basic_daily_prompts integer, room_limit integer, traceparents text[] DEFAULT NULL::text[], regenerated_ids uuid[] DEFAULT NULL::uuid[], backlog_room integer DEFAULT NULL::integer) RETURNS TABLE(outcome text, prompt_id uuid, accepted_at timestamp with time zone)
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -59,6 +59,13 @@ BEGIN
             CONTINUE;
         END IF;
 
+        -- Last of the refusals but one: what was accepted before is answered, and a room or a user hears of its own limit.
+        IF backlog_room <= 0 THEN
+            outcome := 'backlog_full';
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
         INSERT INTO prompt_usage AS u (user_id, day, used)
         SELECT item.user_id, today, 1 WHERE tier = 'Pro' OR basic_daily_prompts > 0
         ON CONFLICT (user_id, day) DO UPDATE SET used = u.used + 1
@@ -78,6 +85,7 @@ BEGIN
         VALUES (item.id, item.user_id, item.chatroom_id, place, item.content, item.idempotency_key, item.request_id,
                 item.traceparent, item.regenerates, today);
 
+        backlog_room := backlog_room - 1;
         outcome := 'accepted';
         prompt_id := item.id;
         accepted_at := now();
@@ -288,6 +296,14 @@ CREATE TABLE public.chatrooms_metadata (
 
 COMMENT ON COLUMN public.chatrooms_metadata.last_sequence IS 'Place of the room''s newest prompt; taken under the row lock, so commit order is sequence order.';
 
+CREATE TABLE public.leaders (
+    name text NOT NULL,
+    holder text NOT NULL,
+    until timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE public.leaders IS 'Which process does what only one is to do, and until when it does without asking again.';
+
 CREATE TABLE public.login_failures (
     phone_key bytea NOT NULL,
     failures integer NOT NULL,
@@ -427,6 +443,9 @@ ALTER TABLE ONLY public.chatrooms_messages
 ALTER TABLE ONLY public.chatrooms_metadata
     ADD CONSTRAINT chatrooms_metadata_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.leaders
+    ADD CONSTRAINT leaders_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY public.login_failures
     ADD CONSTRAINT login_failures_pkey PRIMARY KEY (phone_key);
 
@@ -469,8 +488,6 @@ CREATE INDEX login_failures_stale ON public.login_failures USING btree (failed_a
 
 CREATE INDEX otp_challenges_stale ON public.otp_challenges USING btree (expires_at);
 
-CREATE INDEX prompts_due ON public.prompts USING btree (available_at) WHERE (status = 'queued'::text);
-
 CREATE INDEX prompts_failed ON public.prompts USING btree (finished_at DESC) WHERE (status = 'failed'::text);
 
 CREATE UNIQUE INDEX prompts_idempotency ON public.prompts USING btree (user_id, idempotency_key) WHERE (idempotency_key IS NOT NULL);
@@ -482,6 +499,8 @@ CREATE INDEX prompts_of_user ON public.prompts USING btree (user_id);
 CREATE UNIQUE INDEX prompts_running ON public.prompts USING btree (chatroom_id) WHERE (status = 'running'::text);
 
 CREATE INDEX prompts_unfinished ON public.prompts USING btree (chatroom_id, sequence) WHERE (status = ANY (ARRAY['queued'::text, 'running'::text]));
+
+CREATE INDEX prompts_waiting ON public.prompts USING btree (available_at, id) WHERE (status = 'queued'::text);
 
 CREATE TRIGGER chatrooms_messages_owner BEFORE INSERT ON public.chatrooms_messages FOR EACH ROW WHEN ((new.user_id IS NULL)) EXECUTE FUNCTION public.name_message_owner();
 

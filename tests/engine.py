@@ -67,7 +67,6 @@ class Engine:
 
     async def stop(self, grace: float = 10.0) -> None:
         """Drain as the service does."""
-        self.engine.hang_up()
         await self.supervisor.stop(asyncio.get_running_loop().time() + grace)
         await self._client.close()
         await self._blocking.aclose()

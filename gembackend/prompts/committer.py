@@ -149,7 +149,8 @@ class Committer(Actor):
             waiting, claimed = waiting + [prompt.chatroom_id for prompt in claimed], []
         for ended in batch:
             self._pool.release(ended.run)
-            if ended.run.lost:
+            if runs.get(ended.run.claimed.chatroom_id) is not ended.run:
+                # It was lost, or another prompt of its room has ended in this batch too and goes on with its own hints.
                 self._let_go(ended.run)
         for prompt in claimed:
             self._pool.begin(prompt, runs.pop(prompt.chatroom_id).entry_ids)

@@ -17,6 +17,7 @@ from gembackend.prompts.cancel import Canceller
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.committer import Committer
 from gembackend.prompts.feed import Feed, FeedPoll
+from gembackend.prompts.finder import Finder
 from gembackend.prompts.intake import Intake
 from gembackend.prompts.leases import Heartbeat
 from gembackend.prompts.limit import AdaptiveLimit
@@ -24,6 +25,7 @@ from gembackend.prompts.listener import Listener
 from gembackend.prompts.live import FinishPoll, Live
 from gembackend.prompts.pool import Ended, WorkerPool
 from gembackend.prompts.reader import Reader
+from gembackend.prompts.redis_state import RedisState
 from gembackend.prompts.stream import Stream
 from gembackend.prompts.sweeper import Sweeper
 from gembackend.prompts.writer import StreamWriter
@@ -32,9 +34,10 @@ from gembackend.prompts.writer import StreamWriter
 class PromptEngine:
     """One process's share of the engine.
 
-    `intake.accept`, `live.watch`, `feed.listen` and `canceller.cancel` are what the rooms use. `actors` is in starting
-    order: each uses only those before it, so stopping in the opposite order first stops what brings work in and last
-    what writes results out.
+    `intake.accept`, `live.watch`, `feed.listen` and `canceller.cancel` are what the rooms use; `redis` tells whether
+    hints come through. `actors` is in starting order: each uses only those before it, so stopping in the opposite order
+    first stops what brings work in and last what writes results out. Whoever waits or listens is let go when the polls
+    stop, which is after the last result of the drain has been stored.
     """
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, blocking: Redis, model: Model) -> None:
@@ -50,7 +53,8 @@ class PromptEngine:
             history_messages=settings.prompt_history_messages,
         )
         stream = Stream(redis, blocking, consumer=process)
-        writer = StreamWriter(stream)
+        self.redis = RedisState()
+        writer = StreamWriter(stream, self.redis)
         self.live = Live()
         self.feed = Feed(writer, process)
         pool = WorkerPool(
@@ -78,13 +82,9 @@ class PromptEngine:
             committer,
             Heartbeat(claims, pool, lease),
             pool,
-            Listener(redis, self.live, self.feed, pool.abandon),
-            Reader(stream, claims, pool, writer),
-            Sweeper(database, stream, writer, admission, lease),
+            Listener(redis, self.redis, self.live, self.feed, pool.abandon),
+            Reader(stream, self.redis, claims, pool, writer),
+            Finder(database, self.redis, claims, pool, writer),
+            Sweeper(database, stream, self.redis, writer, admission, lease),
             self.intake,
         )
-
-    def hang_up(self) -> None:
-        """Let everyone go who waits or listens: this process is shutting down."""
-        self.live.close()
-        self.feed.close()

@@ -217,11 +217,11 @@ class Feed:
         """Keep what another process's attempt says in a room that is listened to here."""
         if message.room not in self._ears:
             return
-        words = self._words_of(message.room, message.prompt, message.fence)
-        if words is None:
-            words = self._words[message.room] = _Words(message.prompt, message.fence, mine=False)
-        elif words.mine:
+        words = self._words.get(message.room)
+        if words is not None and _outdoes(words, message):
             return
+        if words is None or (words.prompt_id, words.fence) != (message.prompt, message.fence):
+            words = self._words[message.room] = _Words(message.prompt, message.fence, mine=False)
         known = len(words.text)
         if message.start > known:
             self._ask(message.room)
@@ -253,6 +253,16 @@ class Feed:
         self._writer.tell(Cast(feed_wire.encode(message)))
 
 
+def _outdoes(words: _Words, message: Said) -> bool:
+    """Whether a message is a late one, of an attempt that has lost its lease, or about what this process says itself.
+
+    Of one prompt the attempt with the higher fence counts; of two, the one at which this process is at work.
+    """
+    if words.prompt_id == message.prompt:
+        return words.fence > message.fence or (words.fence == message.fence and words.mine)
+    return words.mine
+
+
 class FeedPoll(Periodic):
     """Asks the database which of the rooms listened to have changed: what a lost message is made up by."""
 
@@ -279,3 +289,8 @@ class FeedPoll(Periodic):
         for room in changed:
             self._feed.wake(room, changed=True)
         return len(changed)
+
+    async def teardown(self) -> None:
+        """At the end of a drain all that could be heard has been: let go of whoever still listens."""
+        if self.stopping.is_set():
+            self._feed.close()

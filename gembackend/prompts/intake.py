@@ -78,12 +78,8 @@ class Intake(Actor):
         """Decide in batches until closed and empty."""
         while batch := await self._mailbox.drain(BATCH):
             waiting = [asked for asked in batch if not asked.gone]
-            free = self._admission.free()
-            for asked in waiting[free:]:
-                metrics.PROMPTS_REFUSED.labels("backlog_full").inc()
-                asked.answer(Verdict("backlog_full"))
-            if waiting[:free]:
-                await self._decide(waiting[:free])
+            if waiting:
+                await self._decide(waiting)
 
     async def teardown(self) -> None:
         """Nobody waits for a stopped actor."""
@@ -116,7 +112,9 @@ class Intake(Actor):
     async def _accept(self, prompts: list[NewPrompt]) -> list[Verdict]:
         begun = monotonic()
         async with self._database.connection() as connection:
-            verdicts = await store.accept(connection, prompts, self._daily_prompts, self._room_limit)
+            verdicts = await store.accept(
+                connection, prompts, self._daily_prompts, self._room_limit, self._admission.free()
+            )
         metrics.ACCEPT_SECONDS.observe(monotonic() - begun)
         metrics.ACCEPT_BATCH.observe(len(prompts))
         return verdicts

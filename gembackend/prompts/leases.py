@@ -33,7 +33,7 @@ class Heartbeat(Periodic):
         if not held:
             return Beat(0, 0)
         kept = await self._claims.extend(held)
-        lost = sum(self._pool.abandon(prompt_id) for prompt_id, _ in held if prompt_id not in kept)
+        lost = sum(self._pool.abandon(prompt_id, fence) for prompt_id, fence in held if prompt_id not in kept)
         if lost:
             metrics.LEASES_LOST.inc(lost)
             log.warning("leases_lost", count=lost)

@@ -10,6 +10,7 @@ from gembackend.plumbing.ids import parse_id
 from gembackend.plumbing.redis import OUTAGES
 from gembackend.prompts.feed import Feed
 from gembackend.prompts.live import Live
+from gembackend.prompts.redis_state import RedisState
 from gembackend.prompts.stream import FEED_CHANNEL, FINISHED_CHANNEL
 
 PAUSE_SECONDS = 0.25
@@ -19,9 +20,12 @@ LISTEN_SECONDS = 0.2
 class Listener(Actor):
     """Passes on what it hears. A prompt that another process has finished or cancelled is let go of here."""
 
-    def __init__(self, client: Redis, live: Live, feed: Feed, abandon: Callable[[UUID], object]) -> None:
+    def __init__(
+        self, client: Redis, state: RedisState, live: Live, feed: Feed, abandon: Callable[[UUID], object]
+    ) -> None:
         super().__init__("listener")
         self._client = client
+        self._state = state
         self._live = live
         self._feed = feed
         self._abandon = abandon
@@ -34,9 +38,11 @@ class Listener(Actor):
                     await channel.subscribe(FINISHED_CHANNEL, FEED_CHANNEL)
                     while not self.stopping.is_set():
                         message = await channel.get_message(timeout=LISTEN_SECONDS)
+                        self._state.well("listening")
                         if message is not None:
                             self._take(message["channel"].decode(), message["data"])
-            except OUTAGES:
+            except OUTAGES as error:
+                self._state.failed("listening", error)
                 await self.pause(PAUSE_SECONDS)
 
     def _take(self, channel: str, data: bytes) -> None:

@@ -89,3 +89,8 @@ class FinishPoll(Periodic):
             ended = await store.finished_among(connection, watched)
         self._live.finished(ended)
         return len(ended)
+
+    async def teardown(self) -> None:
+        """At the end of a drain all that could be learnt has been: let go of whoever still waits."""
+        if self.stopping.is_set():
+            self._live.close()

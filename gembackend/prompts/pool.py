@@ -51,8 +51,9 @@ class WorkerPool(Actor):
     """Runs attempts and reports each end to the committer's mailbox.
 
     A slot is taken from the claim until the committer has released it, so what is in flight never exceeds
-    the limit. Used by the reader, the committer and the heartbeat on the one event loop; its methods never wait,
-    but for `vacancy`.
+    the limit; whoever claims for free slots holds `claiming` meanwhile, so that no two count on the same ones. Used by
+    the reader, the finder, the committer and the heartbeat on the one event loop; its methods never wait, but for
+    `vacancy`.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class WorkerPool(Actor):
         self._runs: dict[UUID, Run] = {}
         self._vacated = asyncio.Event()
         self._drain_until = 0.0
+        self.claiming = asyncio.Lock()
 
     def free(self) -> int:
         """How many more attempts may begin now."""
@@ -132,10 +134,13 @@ class WorkerPool(Actor):
         """The (id, fence) of every prompt whose attempt is under way."""
         return [(run.claimed.id, run.claimed.fence) for run in self._runs.values() if not _over(run)]
 
-    def abandon(self, prompt_id: UUID) -> bool:
-        """Someone else has this prompt now, or nobody wants it: stop working on it. Tells whether it was worked on."""
+    def abandon(self, prompt_id: UUID, fence: int | None = None) -> bool:
+        """Someone else has this prompt now, or nobody wants it: stop working on it. Tells whether it was worked on.
+
+        With a fence, only the attempt that carries it is meant, and not a later one of the same prompt.
+        """
         run = self._runs.get(prompt_id)
-        if run is None or run.task is None or run.task.done():
+        if run is None or run.task is None or run.task.done() or fence not in (None, run.claimed.fence):
             return False
         run.lost = True
         run.task.cancel()

@@ -9,14 +9,15 @@ from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.redis import OUTAGES
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.pool import WorkerPool
-from gembackend.prompts.stream import FROM_THE_START, GroupLost, Hint, Stream
+from gembackend.prompts.redis_state import RedisState
+from gembackend.prompts.stream import FROM_THE_START, Hint, Stream
 from gembackend.prompts.writer import Done, StreamWriter, Wake
 
 log = logs.logger(__name__)
 
 PAUSE_SECONDS = 0.25
-SUSPECT_PAUSE_SECONDS = 0.25
-"""When to look again at a prompt that waits because another suspect is running."""
+AGAIN_SECONDS = 0.25
+"""When to look again at a prompt that waits because another suspect is running, or because its slot is taken."""
 
 
 class Reader(Actor):
@@ -27,13 +28,16 @@ class Reader(Actor):
     prompt after committing.
     """
 
-    def __init__(self, stream: Stream, claims: Claims, pool: WorkerPool, writer: StreamWriter) -> None:
+    def __init__(
+        self, stream: Stream, state: RedisState, claims: Claims, pool: WorkerPool, writer: StreamWriter
+    ) -> None:
         super().__init__("reader")
         self._stream = stream
+        self._state = state
         self._claims = claims
         self._pool = pool
         self._writer = writer
-        self._trouble: str | None = None
+        self._waiting = False
 
     async def run(self) -> None:
         """Read and claim until told to stop."""
@@ -46,19 +50,20 @@ class Reader(Actor):
                 if not free or self.stopping.is_set():
                     continue
                 hints = await self._stream.read(free, pending_after)
+                self._state.well("reading")
                 if pending_after is not None:
                     pending_after = hints[-1].entry_id if hints else None
                 if hints:
                     await self._take(hints)
-                self._well()
-            except (GroupLost, Fault, *OUTAGES) as error:
+                self._waits(None)
+            except Fault as fault:
                 pending_after = FROM_THE_START
-                self._unwell(error)
+                self._waits(fault)
                 await self.pause(PAUSE_SECONDS)
-
-    def health(self) -> str | None:
-        """Unwell while hints cannot be read or claimed."""
-        return super().health() or self._trouble
+            except OUTAGES as error:
+                pending_after = FROM_THE_START
+                self._state.failed("reading", error)
+                await self.pause(PAUSE_SECONDS)
 
     async def _take(self, hints: list[Hint]) -> None:
         rooms: defaultdict[UUID, list[str]] = defaultdict(list)
@@ -68,22 +73,22 @@ class Reader(Actor):
                 served.append(hint.entry_id)
             else:
                 rooms[hint.chatroom_id].append(hint.entry_id)
-        for claimed in await self._claims.claim(list(rooms), suspects=self._pool.suspects_welcome()):
-            self._pool.begin(claimed, tuple(rooms.pop(claimed.chatroom_id)))
-        if rooms and not self._pool.suspects_welcome():
+        async with self._pool.claiming:
+            free = max(0, self._pool.free())
+            chosen, beyond = list(rooms)[:free], list(rooms)[free:]
+            for claimed in await self._claims.claim(chosen, suspects=self._pool.suspects_welcome()):
+                self._pool.begin(claimed, tuple(rooms.pop(claimed.chatroom_id)))
+        if beyond or (rooms and not self._pool.suspects_welcome()):
             for chatroom_id in await self._claims.due(list(rooms)):
-                self._writer.tell_later(SUSPECT_PAUSE_SECONDS, Wake(chatroom_id, "suspect"))
+                self._writer.tell_later(AGAIN_SECONDS, Wake(chatroom_id, "again"))
         served += [entry_id for entry_ids in rooms.values() for entry_id in entry_ids]
         if served:
             self._writer.tell(Done(tuple(served)))
 
-    def _unwell(self, error: Exception) -> None:
-        reason = type(error).__name__ if not isinstance(error, Fault) else error.code.name
-        if self._trouble is None:
-            log.warning("reader_waits", error=reason)
-        self._trouble = reason
-
-    def _well(self) -> None:
-        if self._trouble is not None:
+    def _waits(self, fault: Fault | None) -> None:
+        """Say so when claiming is no longer possible, and when it is again."""
+        if fault is not None and not self._waiting:
+            log.warning("reader_waits", error=fault.code.name)
+        elif fault is None and self._waiting:
             log.info("reader_goes_on")
-        self._trouble = None
+        self._waiting = fault is not None

@@ -63,14 +63,17 @@ class Cancellation:
 
 
 async def accept(
-    connection: Connection, prompts: Sequence[NewPrompt], daily_prompts: int, room_limit: int
+    connection: Connection, prompts: Sequence[NewPrompt], daily_prompts: int, room_limit: int, backlog_room: int
 ) -> list[Verdict]:
-    """Decide a batch of prompts in one transaction, in order; the rules are `accept_prompts` in sql/migrations."""
+    """Decide a batch of prompts in one transaction, in order; the rules are `accept_prompts` in sql/migrations.
+
+    At most `backlog_room` of them are accepted; the rest hears of a full backlog, unless something else decides it.
+    """
     rows = await connection.fetch(
         """
         SELECT outcome, prompt_id, accepted_at
         FROM accept_prompts($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7, $8,
-                            $9::text[], $10::uuid[])
+                            $9::text[], $10::uuid[], $11)
         """,
         [prompt.id for prompt in prompts],
         [prompt.user_id for prompt in prompts],
@@ -82,6 +85,7 @@ async def accept(
         room_limit,
         [prompt.traceparent for prompt in prompts],
         [prompt.regenerates for prompt in prompts],
+        backlog_room,
     )
     return [Verdict(row["outcome"], row["prompt_id"], row["accepted_at"]) for row in rows]
 
@@ -102,23 +106,28 @@ async def claim(
     The heads are found without locks and locked afterwards: SKIP LOCKED while searching would skip to a later
     prompt of the same room. Of prompts that are suspected of killing their process (they have outlived two leases,
     or have one attempt left after one) at most `suspects` are claimed.
+
+    The plan does not depend on statistics, which are old when a burst comes: heads are looked up room by room and
+    locked by their primary key, one after another, whatever the planner takes the tables for.
     """
     rows = await connection.fetch(
         """
-        WITH heads AS (
+        WITH heads AS MATERIALIZED (
             SELECT head.id
             FROM unnest($1::uuid[]) AS room (id), LATERAL (
                 SELECT p.id FROM prompts p
                 WHERE p.chatroom_id = room.id AND p.status IN ('queued', 'running')
                 ORDER BY p.sequence LIMIT 1
             ) head
-        ), due AS (
-            SELECT p.id, p.lease_until, p.attempts >= $3 AS exhausted, p.status = 'running' AS taken_over,
+        ), due AS MATERIALIZED (
+            SELECT p.*, p.attempts >= $3 AS exhausted, p.status = 'running' AS taken_over,
                    p.status = 'running' AND p.attempts < $3 AND (p.takeovers > 0 OR p.attempts + 1 >= $3) AS suspect
-            FROM prompts p JOIN heads ON heads.id = p.id
+            FROM heads, LATERAL (
+                SELECT id, status, available_at, lease_until, attempts, takeovers
+                FROM prompts WHERE id = heads.id OFFSET 0 FOR UPDATE SKIP LOCKED
+            ) p
             WHERE p.available_at <= now()
               AND (p.status = 'queued' OR (p.status = 'running' AND p.lease_until < now()))
-            FOR UPDATE OF p SKIP LOCKED
         ), chosen AS (
             SELECT * FROM due WHERE NOT suspect
             UNION ALL
@@ -175,7 +184,8 @@ async def claim(
 async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]:
     """Store a batch of endings in one statement: status, messages and refunds together.
 
-    Returns the ids that were changed. One whose fence is stale is not among them, and nothing of it is stored.
+    Returns the ids that were changed. One whose fence is stale is not among them, and nothing of it is stored. Rows are
+    locked in the order of their ids, as `extend_leases` does, so that nobody waits in a circle.
     """
     rows = await connection.fetch(
         """
@@ -184,6 +194,12 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]
                                  $8::integer[], $9::integer[], $10::float8[], $11::integer[])
                 AS t (id, fence, status, error_code, error_message, response_id, reply,
                       prompt_tokens, reply_tokens, delay, attempts_back)
+        ), mine AS MATERIALIZED (
+            SELECT p.id
+            FROM (SELECT id, fence FROM ended ORDER BY id) e, LATERAL (
+                SELECT id, fence, status FROM prompts WHERE id = e.id OFFSET 0 FOR UPDATE
+            ) p
+            WHERE p.fence = e.fence AND p.status = 'running'
         ), changed AS (
             UPDATE prompts p
             SET status = e.status, error_code = e.error_code, error_message = e.error_message,
@@ -192,8 +208,8 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]
                 available_at = CASE WHEN e.status = 'queued' THEN now() + make_interval(secs => e.delay)
                                     ELSE p.available_at END,
                 finished_at = CASE WHEN e.status <> 'queued' THEN now() END
-            FROM ended e
-            WHERE p.id = e.id AND p.fence = e.fence AND p.status = 'running'
+            FROM mine JOIN ended e ON e.id = mine.id
+            WHERE p.id = mine.id
             RETURNING p.id, p.user_id, p.chatroom_id, p.sequence, p.content, p.created_at, p.charged_on,
                       e.status, e.response_id, e.reply
         ), messages AS (
@@ -261,9 +277,15 @@ async def extend_leases(connection: Connection, held: Sequence[tuple[UUID, int]]
     """Extend the leases of these (id, fence) pairs; an id that does not come back belongs to someone else now."""
     rows = await connection.fetch(
         """
+        WITH mine AS MATERIALIZED (
+            SELECT p.id
+            FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS t (id, fence) ORDER BY id) held, LATERAL (
+                SELECT id, fence, status FROM prompts WHERE id = held.id OFFSET 0 FOR UPDATE
+            ) p
+            WHERE p.fence = held.fence AND p.status = 'running'
+        )
         UPDATE prompts p SET lease_until = now() + make_interval(secs => $3)
-        FROM unnest($1::uuid[], $2::bigint[]) AS held (id, fence)
-        WHERE p.id = held.id AND p.fence = held.fence AND p.status = 'running'
+        FROM mine WHERE p.id = mine.id
         RETURNING p.id
         """,
         [prompt_id for prompt_id, _ in held],

@@ -24,7 +24,7 @@ BLOCK_MILLISECONDS = 200
 FROM_THE_START = "0"
 
 
-class GroupLost(Exception):
+class GroupLost(ResponseError):
     """The stream or its consumer group is gone: Redis lost its data."""
 
 
@@ -141,4 +141,4 @@ def _hint(entry: tuple[bytes, dict[bytes, bytes] | None]) -> Hint:
 
 
 def _lost(error: ResponseError) -> Exception:
-    return GroupLost() if "NOGROUP" in str(error) else error
+    return GroupLost(str(error)) if "NOGROUP" in str(error) else error

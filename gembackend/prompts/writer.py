@@ -8,6 +8,7 @@ from uuid import UUID
 from gembackend.actors import Actor, Mailbox, MailboxClosed, MailboxFull
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.redis import OUTAGES
+from gembackend.prompts.redis_state import RedisState
 from gembackend.prompts.stream import Stream
 
 log = logs.logger(__name__)
@@ -52,23 +53,25 @@ Note = Wake | Done | Finished | Cast
 class StreamWriter(Actor):
     """Takes notes and writes them to Redis, many in one round trip.
 
-    While Redis is away hints and notices are dropped, because the sweeper and the poll of `live` make up for them;
+    While Redis is away hints and notices are dropped, because the finder and the poll of `live` make up for them;
     acknowledgements are kept until they are through.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, state: RedisState) -> None:
         super().__init__("stream-writer")
         self._stream = stream
+        self._state = state
         self._mailbox: Mailbox[Note] = Mailbox(CAPACITY)
         self._unacknowledged: list[str] = []
-        self._away = False
+        self._kept_back: Note | None = None
 
     def tell(self, note: Note) -> None:
         """Write this soon; dropped when there is no room for it, or no writer any more."""
         try:
             self._mailbox.tell(note)
         except (MailboxFull, MailboxClosed):
-            metrics.HINTS_DROPPED.inc()
+            if isinstance(note, Wake):
+                metrics.HINTS_DROPPED.inc()
 
     def tell_later(self, seconds: float, note: Note) -> None:
         """Write this after a while; forgotten when the writer stops before, for the sweeper to find."""
@@ -80,9 +83,9 @@ class StreamWriter(Actor):
 
     async def run(self) -> None:
         """Write in batches until closed and empty."""
-        while batch := await self._mailbox.drain(BATCH):
+        while batch := await self._batch():
             await self._write(batch)
-            if self._away and await self.pause(PAUSE_SECONDS):
+            if self._kept_back is not None and await self.pause(PAUSE_SECONDS):
                 self._mailbox.abandon()
         if self._unacknowledged:
             await self._write([])
@@ -97,6 +100,12 @@ class StreamWriter(Actor):
         except OUTAGES as error:
             log.warning("consumer_not_left", error=type(error).__name__)
 
+    async def _batch(self) -> Sequence[Note]:
+        """What has been told; if nothing and Redis was away, a note that it did not take, to see whether it is back."""
+        if self._kept_back is not None and not self._mailbox.closed and not len(self._mailbox):
+            return [self._kept_back]
+        return await self._mailbox.drain(BATCH)
+
     async def _write(self, batch: Sequence[Note]) -> None:
         hints = {note.chatroom_id: note.sender for note in batch if isinstance(note, Wake)}
         for note in batch:
@@ -107,15 +116,13 @@ class StreamWriter(Actor):
         try:
             await self._stream.write(hints, self._unacknowledged, finished, casts)
         except OUTAGES as error:
-            if not self._away:
-                log.warning("redis_unavailable", error=type(error).__name__)
-            self._away = True
+            self._state.failed("writing", error)
+            self._kept_back = next((note for note in batch if isinstance(note, Wake)), batch[0] if batch else None)
             metrics.HINTS_DROPPED.inc(len(hints))
             del self._unacknowledged[:-CAPACITY]
             return
-        if self._away:
-            log.info("redis_available")
-        self._away = False
+        self._state.well("writing")
+        self._kept_back = None
         self._unacknowledged.clear()
         for sender in hints.values():
             metrics.HINTS_SENT.labels(sender).inc()

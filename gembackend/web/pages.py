@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import msgspec
 from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
 from gembackend import __version__
+from gembackend.plumbing.health import Trouble
 from gembackend.plumbing.logs import logger
 from gembackend.plumbing.metrics import REGISTRY
 from gembackend.web.body import json_reply
@@ -16,8 +18,8 @@ from gembackend.web.routing import Route
 READY_SECONDS = 0.8
 """How long the checks of /readyz may take together; the answer is due within a second."""
 
-Health = Callable[[], Awaitable[dict[str, str | None]]]
-"""Answers, for each thing the service stands on, None when it is well or the reason why it is not."""
+Health = Callable[[], Awaitable[dict[str, Trouble | None]]]
+"""Answers, for each thing the service stands on, None when it is well or what is the matter."""
 
 log = logger(__name__)
 
@@ -30,9 +32,9 @@ class Check(msgspec.Struct, omit_defaults=True):
 
 
 class Readiness(msgspec.Struct):
-    """Whether requests may be sent here."""
+    """Whether requests may be sent here; when `degraded` they may, though something is slower or less exact."""
 
-    status: str
+    status: Literal["ok", "degraded", "unavailable"]
     checks: dict[str, Check]
 
 
@@ -93,20 +95,21 @@ class PageRoutes:
         return json_reply(Liveness("ok"))
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        """List each check; 503 when one fails or when they take too long."""
+        """List each check; 503 when a serious one fails or when they take too long."""
         try:
             async with asyncio.timeout(READY_SECONDS):
-                reasons = await self._health()
+                troubles = await self._health()
         except Exception as error:
             log.warning("readiness_undecided", exc_info=error)
-            reasons = {"checks": "did not answer in time" if isinstance(error, TimeoutError) else "failed"}
-        checks = {name: Check(reason is None, reason) for name, reason in reasons.items()}
-        ready = all(check.ok for check in checks.values())
-        return json_reply(
-            Readiness("ok" if ready else "unavailable", checks),
-            status=200 if ready else 503,
-            headers=None if ready else {hdrs.RETRY_AFTER: "1"},
-        )
+            troubles = {"checks": Trouble("did not answer in time" if isinstance(error, TimeoutError) else "failed")}
+        checks = {name: _check(trouble) for name, trouble in troubles.items()}
+        if any(trouble and trouble.serious for trouble in troubles.values()):
+            return json_reply(Readiness("unavailable", checks), status=503, headers={hdrs.RETRY_AFTER: "1"})
+        return json_reply(Readiness("degraded" if any(troubles.values()) else "ok", checks))
+
+
+def _check(trouble: Trouble | None) -> Check:
+    return Check(ok=True) if trouble is None else Check(ok=False, detail=trouble.reason)
 
 
 def metrics_route() -> Route:

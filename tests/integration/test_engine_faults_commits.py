@@ -126,6 +126,6 @@ async def test_batches_that_cross_each_other_are_accepted_without_a_deadlock(
         for _ in range(5):
             there, back = ([NewPrompt(new_id(), *room, "hi", None, "test") for room in rooms] for _ in range(2))
             verdicts = await asyncio.gather(
-                store.accept(db, there, 5, 100), store.accept(other, list(reversed(back)), 5, 100)
+                store.accept(db, there, 5, 100, 100), store.accept(other, list(reversed(back)), 5, 100, 100)
             )
             assert {verdict.decision for batch in verdicts for verdict in batch} == {"accepted"}

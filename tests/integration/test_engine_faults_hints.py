@@ -10,9 +10,9 @@ from gembackend.plumbing import redis
 from gembackend.plumbing.ids import new_id
 from gembackend.prompts import sweeper
 from gembackend.prompts.admission import Admission
+from gembackend.prompts.redis_state import RedisState
 from gembackend.prompts.stream import GROUP, STREAM, Stream
 from gembackend.prompts.sweeper import Sweep, Sweeper
-from gembackend.prompts.upkeep_store import lead_sweep
 from gembackend.prompts.writer import StreamWriter
 from tests.engine import Engine, running
 from tests.faults import at_rest, queued
@@ -97,11 +97,18 @@ async def test_what_a_dead_process_read_and_never_worked_on_is_done_by_another(
 async def test_one_process_at_a_time_sweeps(database_url: str, redis_url: str, db: asyncpg.Connection) -> None:
     async with running(database_url, redis_url) as first, running(database_url, redis_url) as second:
         sweepers = [sweeper_of(first), sweeper_of(second)]
-        async with db.transaction():
-            assert await until(lambda: lead_sweep(db), "the leader's place free")
-            assert await asyncio.gather(*(one.run_once() for one in sweepers)) == [Sweep(led=False)] * 2
-        turns = [await one.run_once() for one in sweepers]
-        assert [turn.led for turn in turns] == [True, True]
+        turns = [await one.run_once() for one in sweepers * 2]
+        assert sorted(turn.led for turn in turns[:2]) == [False, True]
+        assert turns[2:] == turns[:2], "it goes on leading, beyond the statement that made it the leader"
+        await db.execute("UPDATE leaders SET holder = 'a process that died', until = now() + interval '1 minute'")
+        assert await asyncio.gather(*(one.run_once() for one in sweepers)) == [Sweep(led=False)] * 2
+        await db.execute("UPDATE leaders SET until = now() - interval '1 second'")
+
+        async def led() -> list[bool]:
+            return [turn.led for turn in [await one.run_once() for one in sweepers] if turn.led]
+
+        assert await until(led, "another leader") == [True]
+    assert await db.fetchval("SELECT count(*) FROM leaders") == 0, "who stops makes way at once"
 
 
 async def test_a_room_is_hinted_again_when_the_hint_has_not_helped_for_a_lease(
@@ -109,7 +116,8 @@ async def test_a_room_is_hinted_again_when_the_hint_has_not_helped_for_a_lease(
 ) -> None:
     room = await engine.room()
     stream = Stream(engine.redis, engine.redis, "nobody reads")
-    hinting = Sweeper(engine.database, stream, StreamWriter(stream), Admission(10), lease_seconds=1)
+    state = RedisState()
+    hinting = Sweeper(engine.database, stream, state, StreamWriter(stream, state), Admission(10), lease_seconds=1)
     for actor in reversed(engine.engine.actors):
         await actor.stop(1)
     await queued(engine, room, "hi")

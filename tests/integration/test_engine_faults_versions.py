@@ -10,7 +10,7 @@ from gembackend.embedded.gemini import Behaviour
 from gembackend.embedded.postgres import EmbeddedPostgres
 from gembackend.embedded.redis import EmbeddedRedis
 from gembackend.prompts.stream import STREAM
-from gembackend.prompts.upkeep_store import overlooked_rooms, replay
+from gembackend.prompts.upkeep_store import replay, waiting_rooms
 from tests.engine import Engine, running
 from tests.faults import at_rest
 from tests.servers import FAST
@@ -75,7 +75,7 @@ async def a_day_at_work(engine: Engine) -> None:
     assert await engine.fetch("SELECT used FROM prompt_usage WHERE user_id = $1", user) == 1
     async with engine.database.transaction() as connection:
         assert await replay(connection, [prompts[1].id]) == [prompts[1].id]
-        assert [waiting for waiting, _since in await overlooked_rooms(connection, 0.0, 10)] == [room[1]]
+        assert [waiting for waiting, _since in (await waiting_rooms(connection, 0.0, 10)).rooms] == [room[1]]
     await engine.redis.xadd(STREAM, {"chatroom": str(room[1])})
     assert (await engine.finished(room, prompts[1].id)).status == "answered"
     await at_rest(engine)

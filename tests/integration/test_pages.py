@@ -10,7 +10,7 @@ from pytest_aiohttp import AiohttpClient
 
 from gembackend import __version__
 from gembackend.app import Service
-from tests.accounts import CHEAP, settings
+from tests.accounts import CHEAP, Client, settings
 
 
 @pytest.fixture
@@ -42,15 +42,17 @@ async def test_a_ready_service_lists_what_it_stands_on(client: TestClient) -> No
     assert all(check == {"ok": True} for check in readiness["checks"].values())
 
 
-async def test_without_redis_it_is_alive_but_not_ready_and_still_accepts(database_url: str, tmp_path: Path) -> None:
+async def test_without_redis_it_is_degraded_and_ready_all_the_same(database_url: str, tmp_path: Path) -> None:
     chosen = settings(database_url, f"unix://{tmp_path}/nobody", GEMINI_ENDPOINT="grpc://127.0.0.1:9")
     service = Service(dataclasses.replace(chosen, server_port=0), password_cost=CHEAP)
     await service.start()
     try:
-        health = await service.health()
-        assert health["redis"] == "cannot be reached"
-        assert health["database"] is None
-        assert health["intake"] is None
+        async with Client(service.url) as client:
+            answer = await client.call("GET", "/readyz")
+        assert (answer.status, answer.body["status"]) == (200, "degraded")
+        checks = answer.body["checks"]
+        assert checks.pop("redis") == {"ok": False, "detail": "cannot be reached"}
+        assert all(check == {"ok": True} for check in checks.values())
     finally:
         await service.stop(5)
 

@@ -8,6 +8,7 @@ from typing import Any
 from gembackend.embedded.gemini import Behaviour
 from tests.acceptance.breakable import Breakable
 from tests.acceptance.site import Site
+from tests.listeners import listening, names
 from tests.processes import until
 
 
@@ -32,19 +33,29 @@ async def test_a_drain_finishes_what_it_can_puts_back_the_rest_and_leaves_nothin
     finishing = await user.accepted(process, await user.room(process), "soon")
     cut_off = await user.accepted(process, await user.room(process), "never")
     behind = await user.accepted(process, await user.room(process), "soon")
-    await site.gemini.wait_for_calls(3)
-    watching = asyncio.create_task(
-        user.call(process, "GET", f"/v1/prompt/{cut_off}", Prefer="wait=30"), name="a client that waits"
-    )
-    process.terminate()
-    told = time.monotonic()
+    heard_room = await user.room(process)
+    async with listening(process.url, heard_room, user.token) as listener:
+        sending = asyncio.create_task(user.send(process, heard_room, "soon", Prefer="wait=30"))
+        await site.gemini.wait_for_calls(4)
+        watching = [
+            asyncio.create_task(user.call(process, "GET", path, Prefer="wait=30"))
+            for path in (f"/v1/prompt/{cut_off}", f"/v1/prompt/{finishing}")
+        ]
+        process.terminate()
+        told = time.monotonic()
 
-    async def not_ready() -> bool:
-        return (await site.get(process, "/readyz")).status == 503
+        async def not_ready() -> bool:
+            return (await site.get(process, "/readyz")).status == 503
 
-    await until(not_ready, "readiness gone", 0.5)
-    assert (await watching).status == 200, "whoever waits is let go of, with the prompt as it is"
-    soon.set()
+        await until(not_ready, "readiness gone", 0.5)
+        assert [task for task in (sending, *watching) if task.done()] == [], "whoever waits goes on waiting"
+        soon.set()
+        sent = await sending
+        assert (sent.status, sent.body["status"]) == (200, "answered")
+        given_back, answered = await asyncio.gather(*watching)
+        assert (answered.status, answered.body["status"]) == (200, "answered")
+        assert (given_back.status, given_back.body["status"], given_back.body["attempts"]) == (200, "queued", 0)
+        assert names(await listener.rest())[-1] == "prompt.answered", "whoever listens hears the end"
     assert await process.ended() == 0
     assert time.monotonic() - told < 6
     states = await site.fetch("SELECT id::text, status, attempts FROM prompts ORDER BY created_at")
@@ -52,6 +63,7 @@ async def test_a_drain_finishes_what_it_can_puts_back_the_rest_and_leaves_nothin
         (finishing, "answered", 1),
         (cut_off, "queued", 0),
         (behind, "answered", 1),
+        (sent.body["id"], "answered", 1),
     ]
     assert await site.consumers() == 0
     assert await site.pending() == 0

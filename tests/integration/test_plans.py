@@ -1,0 +1,177 @@
+"""No plan of a hot statement depends on statistics, which are old when a burst comes: each is counted by the pages of
+the database that it touches, in tables that were filled after they had been analysed."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from gembackend.chatrooms import store as chatrooms
+from gembackend.messages import store as messages
+from gembackend.messages.rules import NewPrompt
+from gembackend.plumbing.ids import new_id
+from gembackend.prompts import store, upkeep_store
+from gembackend.prompts.store import Ending
+
+ROOMS, EACH, LONG = 1500, 20, 10_000
+BATCH = 64
+
+
+class Counting:
+    """A connection that runs each statement, counts the pages it touches, and gives what it gives."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self.pages = 0
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows."""
+        await self._count(statement, arguments)
+        return await self._connection.fetch(statement, *arguments)
+
+    async def fetchrow(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
+        """The first row."""
+        await self._count(statement, arguments)
+        return await self._connection.fetchrow(statement, *arguments)
+
+    async def fetchval(self, statement: str, *arguments: Any) -> Any:
+        """The first column of the first row."""
+        await self._count(statement, arguments)
+        return await self._connection.fetchval(statement, *arguments)
+
+    async def execute(self, statement: str) -> str:
+        """A command that touches no page."""
+        return await self._connection.execute(statement)
+
+    async def _count(self, statement: str, arguments: tuple[Any, ...]) -> None:
+        doing = self._connection.transaction()
+        await doing.start()
+        told = await self._connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
+        await doing.rollback()
+        plan = json.loads(told)[0]["Plan"]
+        self.pages += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+Work = Callable[[Any], Awaitable[object]]
+
+
+@pytest.fixture(params=["analysed when it was empty", "analysed when everything was answered"])
+async def burst(request: pytest.FixtureRequest, db: asyncpg.Connection) -> asyncpg.Connection:
+    """A connection to a database with a burst of prompts that its statistics know nothing of."""
+    await db.execute("INSERT INTO users (id, phone, password_hash) VALUES (gen_random_uuid(), '+14155550100', 'x')")
+    if "answered" in request.param:
+        await _rooms(db, "old", 100)
+        await db.execute(
+            """
+            INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, status, request_id, finished_at)
+            SELECT gen_random_uuid(), user_id, id, n, 'hi', 'answered', 'test', now()
+            FROM chatrooms_metadata, generate_series(1, 200) n
+            """
+        )
+    await db.execute("ANALYZE")
+    await _rooms(db, "new", ROOMS)
+    await _rooms(db, "long", 1)
+    await db.execute(
+        """
+        INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, status, request_id, available_at)
+        SELECT gen_random_uuid(), user_id, id, 1000 + n, 'hi', 'queued', 'test', now() - interval '1 minute'
+        FROM chatrooms_metadata, generate_series(1, $1::integer) n WHERE name = 'new'
+        """,
+        EACH,
+    )
+    await db.execute(
+        """
+        WITH answered AS (
+            INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, status, request_id, finished_at)
+            SELECT gen_random_uuid(), user_id, id, n, 'hi', 'answered', 'test', now()
+            FROM chatrooms_metadata, generate_series(1, $1::integer) n WHERE name = 'long'
+            RETURNING *
+        )
+        INSERT INTO chatrooms_messages (id, user_id, chatroom_id, prompt_id, position, role, content, created_at)
+        SELECT gen_random_uuid()::text, user_id, chatroom_id, id, 2 * sequence, 'user', 'hi', now() FROM answered
+        """,
+        LONG,
+    )
+    return db
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_in_a_burst_no_hot_statement_touches_more_pages_than_its_result_needs(
+    burst: asyncpg.Connection, mode: str
+) -> None:
+    await burst.execute(f"SET plan_cache_mode = {mode}")
+    found = await burst.fetch("SELECT id FROM chatrooms_metadata WHERE name = 'new' LIMIT $1", 2 * BATCH)
+    rooms, others = [row["id"] for row in found[:BATCH]], [row["id"] for row in found[BATCH:]]
+    user_id = await burst.fetchval("SELECT id FROM users")
+    claimed = await _claim(burst, rooms)
+    assert len(claimed) == BATCH
+    endings = [Ending(one.id, one.fence, "answered", response_id=str(one.id), reply="ho") for one in claimed]
+    held = [(one.id, one.fence) for one in claimed]
+    news = [NewPrompt(new_id(), user_id, room, "hi", f"key {room}", "test") for room in rooms]
+    a_prompt = claimed[0].id
+    long = await burst.fetchval("SELECT id FROM chatrooms_metadata WHERE name = 'long'")
+
+    statements: dict[str, tuple[Work, int]] = {
+        "claim": (lambda c: _claim(c, others), 50 * BATCH),
+        "rooms with due heads": (lambda c: store.rooms_with_due_heads(c, others), 10 * BATCH),
+        "finish": (lambda c: store.finish(c, endings), 150 * BATCH),
+        "extend leases": (lambda c: store.extend_leases(c, held, 30), 50 * BATCH),
+        "accept": (lambda c: store.accept(c, news, 1000, 1000, 1000), 150 * BATCH),
+        "cancel": (lambda c: store.cancel(c, user_id, a_prompt), 150),
+        "waiting rooms": (lambda c: upkeep_store.waiting_rooms(c, 2.0, 1000), 5 * upkeep_store.LOOKED_AT),
+        "finished among": (lambda c: upkeep_store.finished_among(c, [one.id for one in claimed]), 10 * BATCH),
+        "room states": (lambda c: upkeep_store.room_states(c, rooms), 50 * BATCH),
+        "a prompt": (lambda c: messages.prompt(c, user_id, a_prompt), 50),
+        "the latest exchange": (lambda c: messages.latest(c, user_id, long), 50),
+        "a place in the story": (lambda c: messages.starting_place(c, user_id, long), 100),
+        "the story": (lambda c: messages.story(c, user_id, long, 5000, 100), 1000),
+        "a page of messages": (lambda c: messages.page(c, user_id, long, 5000, 50), 200),
+        "a prompt to ask again": (lambda c: messages.to_regenerate(c, user_id, a_prompt, "key"), 100),
+        "a page of rooms": (lambda c: chatrooms.page(c, user_id, None, 50), 200),
+        "a room": (lambda c: chatrooms.detail(c, user_id, rooms[0]), 300),
+    }
+    touched = {}
+    for name, (work, most) in statements.items():
+        counting = Counting(burst)
+        async with burst.transaction():
+            await work(counting)
+        touched[name] = (counting.pages, most)
+    print(touched)
+    assert {name: pages for name, pages in touched.items() if pages[0] > pages[1]} == {}
+
+
+async def test_a_search_goes_on_behind_what_it_has_looked_at_until_it_has_seen_every_room(
+    burst: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep_store, "LOOKED_AT", 7000)
+    await burst.execute("UPDATE prompts SET available_at = now() + interval '1 hour' WHERE sequence = 1001")
+    late = await burst.fetchval("SELECT id FROM chatrooms_metadata WHERE name = 'new' ORDER BY id DESC LIMIT 1")
+    await burst.execute("UPDATE prompts SET available_at = now() - interval '3 s' WHERE chatroom_id = $1", late)
+    behind, found, searches = None, [], 0
+    while not searches or behind:
+        async with burst.transaction():
+            result = await upkeep_store.waiting_rooms(burst, 2.0, 10, behind)
+        behind, searches = result.behind, searches + 1
+        found += result.rooms
+    assert [room for room, _since in found] == [late]
+    assert searches > ROOMS * (EACH - 1) / 7000, "most of what waits stands behind a head that is not due"
+
+
+async def _rooms(db: asyncpg.Connection, name: str, count: int) -> None:
+    await db.execute(
+        """
+        INSERT INTO chatrooms_metadata (id, user_id, name, last_sequence)
+        SELECT gen_random_uuid(), (SELECT id FROM users), $1, 2000 FROM generate_series(1, $2::integer)
+        """,
+        name,
+        count,
+    )
+
+
+async def _claim(connection: Any, rooms: list[UUID]) -> list[store.Claimed]:
+    return await store.claim(
+        connection, rooms, lease_seconds=30, max_attempts=5, history_messages=20, suspects=1, owner="test"
+    )

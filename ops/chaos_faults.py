@@ -10,6 +10,7 @@ from gembackend.embedded.gemini import Behaviour, Call
 from tests.acceptance.breakable import Breakable
 from tests.acceptance.site import Site
 from tests.processes import Process
+from tests.sick_redis import Outage, SickRedis
 
 TOGETHER = 0.3
 """How often two faults come at the same time."""
@@ -110,6 +111,22 @@ async def _kill_redis(scene: Scene) -> None:
     await scene.servers.start_redis()
 
 
+def _redis(sickness: Outage) -> Callable[[Scene], Awaitable[None]]:
+    """It does not serve for a while, and work goes on without it."""
+
+    async def happen(scene: Scene) -> None:
+        lasting = sickness(scene.servers.sick_redis)
+        await lasting.__aenter__()
+
+        async def mend() -> None:
+            await scene.while_it_lasts(2, 8)
+            await lasting.__aexit__(None, None, None)
+
+        scene.mend_later(mend())
+
+    return happen
+
+
 async def _empty_redis(scene: Scene) -> None:
     await scene.servers.empty_redis()
 
@@ -151,6 +168,9 @@ FAULTS = (
     Fault("process frozen past its lease", "process", _freeze),
     Fault("Redis killed", "redis", _kill_redis),
     Fault("Redis emptied", "redis", _empty_redis),
+    Fault("Redis frozen", "redis", _redis(SickRedis.frozen)),
+    Fault("Redis full", "redis", _redis(SickRedis.full)),
+    Fault("Redis read-only", "redis", _redis(SickRedis.read_only)),
     Fault("PostgreSQL stopped", "postgres", _stop_postgres),
     Fault("PostgreSQL frozen", "postgres", _freeze_postgres),
     Fault("Gemini down", "gemini", _gemini_says("UNAVAILABLE")),

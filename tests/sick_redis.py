@@ -17,82 +17,103 @@ PASSWORD = "a password"
 
 
 class SickRedis:
-    """One server that keeps its URL and its data through what is done to it."""
+    """A server that runs, and keeps its URL and its data through what is done to it: each ends with the block."""
 
-    def __init__(self) -> None:
-        self._home = Home("redis")
-        self._server = EmbeddedRedis(self._home.path)
-        self.url = ""
-        self.admin: Redis
-
-    async def __aenter__(self) -> "SickRedis":
-        # On an event loop of Python's own: uvloop forks, and children forked beside gRPC may crash.
-        self.url = await asyncio.to_thread(asyncio.run, self._server.start())
-        self.admin = redis.connect(self.url, connections=1)
-        await self.admin.ping()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.admin.aclose()
-        await asyncio.to_thread(asyncio.run, self._server.stop())
-        self._home.remove()
+    def __init__(self, server: EmbeddedRedis, url: str) -> None:
+        self._server = server
+        self.url = url
 
     @asynccontextmanager
     async def killed(self) -> AsyncIterator[None]:
         """SIGKILL; it comes back with its data."""
         self._signal(signal.SIGKILL)
-        await self.admin.aclose()
         await asyncio.to_thread(asyncio.run, self._server.stop())
-        yield
-        await self.__aenter__()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(asyncio.run, self._server.start())
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
         """Its sockets are open and nobody answers."""
         self._signal(signal.SIGSTOP)
-        yield
-        self._signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
 
     @asynccontextmanager
     async def full(self) -> AsyncIterator[None]:
         """It refuses what needs memory."""
-        await self.admin.config_set("maxmemory", "1")
-        yield
-        await self.admin.config_set("maxmemory", "0")
+        async with self._admin() as admin:
+            await admin.config_set("maxmemory", "1")
+            try:
+                yield
+            finally:
+                await admin.config_set("maxmemory", "0")
 
     @asynccontextmanager
     async def read_only(self) -> AsyncIterator[None]:
         """A replica whose master is nowhere."""
-        await self.admin.replicaof("127.0.0.1", "1")
-        yield
-        await self.admin.replicaof("NO", "ONE")
+        async with self._admin() as admin:
+            await admin.replicaof("127.0.0.1", "1")
+            try:
+                yield
+            finally:
+                await admin.replicaof("NO", "ONE")
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
         """It asks for another password, of those who are connected too."""
-        await self.admin.config_set("requirepass", PASSWORD)
-        await self.admin.execute_command("AUTH", PASSWORD)
-        await self.admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await self.admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-        yield
-        await self.admin.config_set("requirepass", "")
+        async with self._admin() as admin:
+            await admin.config_set("requirepass", PASSWORD)
+            await admin.execute_command("AUTH", PASSWORD)
+            await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            try:
+                yield
+            finally:
+                await admin.config_set("requirepass", "")
 
     @asynccontextmanager
     async def forbidding(self) -> AsyncIterator[None]:
         """Its access list lets nobody add to a stream."""
-        await self.admin.execute_command("ACL", "SETUSER", "default", "-xadd")
-        yield
-        await self.admin.execute_command("ACL", "SETUSER", "default", "+xadd")
+        async with self._admin() as admin:
+            await admin.execute_command("ACL", "SETUSER", "default", "-xadd")
+            try:
+                yield
+            finally:
+                await admin.execute_command("ACL", "SETUSER", "default", "+xadd")
 
     @asynccontextmanager
     async def usurped(self) -> AsyncIterator[None]:
         """Somebody else uses our key."""
-        await self.admin.set(STREAM, "mine")
-        yield
-        await self.admin.delete(STREAM)
+        async with self._admin() as admin:
+            await admin.set(STREAM, "mine")
+            try:
+                yield
+            finally:
+                await admin.delete(STREAM)
+
+    def _admin(self) -> Redis:
+        return redis.connect(self.url, connections=1)
 
     def _signal(self, number: signal.Signals) -> None:
         os.kill(int((self._server.home / "redis.pid").read_text()), number)
+
+
+@asynccontextmanager
+async def a_redis() -> AsyncIterator[SickRedis]:
+    """A server for one test."""
+    home = Home("redis")
+    server = EmbeddedRedis(home.path)
+    # On an event loop of Python's own: uvloop forks, and children forked beside gRPC may crash.
+    url = await asyncio.to_thread(asyncio.run, server.start())
+    try:
+        yield SickRedis(server, url)
+    finally:
+        await asyncio.to_thread(asyncio.run, server.stop())
+        home.remove()
 
 
 Outage = Callable[[SickRedis], AbstractAsyncContextManager[None]]

@@ -153,6 +153,7 @@ DASHBOARD = (
                 "ops",
                 {
                     "hints dropped": f"sum(rate(gembackend_hints_dropped_total{RATE}))",
+                    "prompts found without": f"sum(rate(gembackend_prompts_found_total{RATE}))",
                     "limits kept locally": f"sum(rate(gembackend_rate_limits_local_total{RATE}))",
                 },
             ),

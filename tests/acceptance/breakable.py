@@ -16,6 +16,7 @@ import redis.asyncio
 from gembackend.embedded.postgres import EmbeddedPostgres, migrate
 from gembackend.embedded.redis import EmbeddedRedis
 from tests.servers import FAST, Home, with_database
+from tests.sick_redis import SickRedis
 
 T = TypeVar("T")
 
@@ -93,6 +94,11 @@ class Breakable:
             url = await _apart(self._redis.start())
             assert self.redis_url in ("", url)
             self.redis_url, self._redis_runs = url, True
+
+    @property
+    def sick_redis(self) -> SickRedis:
+        """What may be done to the Redis that runs, beside killing it."""
+        return SickRedis(self._redis, self.redis_url)
 
     def close(self) -> None:
         """Stop both, outside any event loop of a test, and remove their data."""

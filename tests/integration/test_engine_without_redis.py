@@ -11,14 +11,14 @@ from gembackend.embedded.gemini import Behaviour
 from tests.engine import Engine, running
 from tests.faults import at_rest, queued
 from tests.processes import until
-from tests.sick_redis import OUTAGES, Outage, SickRedis
+from tests.sick_redis import OUTAGES, Outage, SickRedis, a_redis
 
 ROOMS, EACH = 6, 3
 
 
 @pytest.fixture
 async def sick() -> AsyncIterator[SickRedis]:
-    async with SickRedis() as started:
+    async with a_redis() as started:
         yield started
 
 

@@ -139,7 +139,6 @@ async def test_in_a_burst_no_hot_statement_touches_more_pages_than_its_result_ne
         async with burst.transaction():
             await work(counting)
         touched[name] = (counting.pages, most)
-    print(touched)
     assert {name: pages for name, pages in touched.items() if pages[0] > pages[1]} == {}
 
 

@@ -61,6 +61,8 @@ class Behaviour:
     """Say nothing until this is set."""
     text: str | bytes | Callable[[Call], str] | None = None
     """The answer; bytes go out unchecked, so that they may be invalid UTF-8; None is the default answer."""
+    thoughts: str = ""
+    """What is thought before the answer, in a part of its own that is marked as a thought."""
     finish_reason: int | str = "STOP"
     """A name of `Candidate.FinishReason`, or any number."""
     block_reason: int | str = 0
@@ -172,6 +174,9 @@ def _serialize(reply: Answer, text: str | bytes, *, last: bool) -> bytes:
     elif behaviour.candidates:
         candidate = message.candidates.add(index=0)
         candidate.content.role = "model"
+        if behaviour.thoughts:
+            # Field 11, `thought`, is not in the SDK's message type: true, as protobuf writes it.
+            candidate.content.parts.add(text=behaviour.thoughts).MergeFromString(b"\x58\x01")
         if behaviour.parts:
             candidate.content.parts.add(text=placeholder)
         if last:

@@ -6,6 +6,7 @@ Importing this module imports the SDK, which takes about a second.
 """
 
 import asyncio
+import re
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
@@ -49,6 +50,15 @@ _CHANNEL_OPTIONS = (
 _RESPONSE_ID = 5
 """The field of `GenerateContentResponse` that the SDK's message type does not know yet."""
 
+_THOUGHT = 11
+"""The field of `Part` that says that it is not meant for the user; the SDK's message type does not know it either.
+
+https://github.com/googleapis/googleapis/blob/master/google/ai/generativelanguage/v1beta/content.proto
+"""
+
+_REASON = re.compile("[A-Z][A-Z0-9_]{0,62}")
+"""What a reason of `google.rpc.ErrorInfo` looks like; anything else might be somebody's text."""
+
 _ROLES = {"user": "user", "assistant": "model"}
 _Content: Any = glm.Content.pb()
 _FinishReason: Any = glm.Candidate.FinishReason
@@ -65,7 +75,6 @@ class Gemini:
     def __init__(
         self, *, api_key: str, model: str, fallback_model: str | None, endpoint: str | None, timeout: float
     ) -> None:
-        self._api_key = api_key
         self._timeout = timeout
         self._metadata = (("x-goog-api-key", api_key),)
         self._options: dict[str, Any] = {"retry": None, "timeout": timeout, "metadata": self._metadata}
@@ -101,20 +110,20 @@ class Gemini:
             contents = [_content(_ROLES[role], text) for role, text in history]
             contents.append(_content("user", prompt))
         except UnicodeEncodeError:
-            return Failure("INVALID_ARGUMENT", None, "the text is not valid Unicode")
+            return Failure("INVALID_ARGUMENT", None, "NOT_UNICODE")
         if on_text is not None:
-            streamed = await self._timed(self._streamed(model, contents, on_text), prompt)
+            streamed = await self._timed(self._streamed(model, contents, on_text))
             if not isinstance(streamed, Failure) or streamed.status != "UNIMPLEMENTED":
                 return streamed
-        return await self._timed(self._whole(model, contents), prompt)
+        return await self._timed(self._whole(model, contents))
 
-    async def _timed(self, call: Awaitable[Reply | Failure], prompt: str) -> Reply | Failure:
+    async def _timed(self, call: Awaitable[Reply | Failure]) -> Reply | Failure:
         """What comes of a call, also when that is an exception."""
         started = self._loop.time()
         try:
             return await call
         except Exception as error:
-            return self._failure(error, prompt, self._loop.time() - started)
+            return self._failure(error, self._loop.time() - started)
 
     async def _whole(self, model: Any, contents: list[Any]) -> Reply:
         """One call of `GenerateContent`."""
@@ -137,7 +146,7 @@ class Gemini:
                 on_text(told.text)
             reply = told if reply is None else joined(reply, told)
         if reply is None or (reply.finish_reason == UNSPECIFIED and reply.block_reason is None):
-            return Failure(BROKEN, None, "the stream ended before the reply did")
+            return Failure(BROKEN, None, "STREAM_ENDED")
         return reply
 
     async def check(self, timeout: float) -> Failure | None:
@@ -151,31 +160,28 @@ class Gemini:
         try:
             await get_model(request, timeout=timeout, metadata=self._metadata)
         except Exception as error:
-            return self._failure(error, "", 0.0)
+            return self._failure(error, 0.0)
         return None
 
     async def close(self) -> None:
         """Close the channel; calls in flight are cancelled."""
         await self._channel.close()
 
-    def _failure(self, error: Exception, prompt: str, elapsed: float) -> Failure:
-        """What an exception out of the SDK means; the key and the prompt are kept out of its detail.
+    def _failure(self, error: Exception, elapsed: float) -> Failure:
+        """What an exception out of the SDK means. Gemini's text is left out: it quotes the prompt, cut or escaped.
 
         A deadline that passed after about our own timeout is ours (`TIMEOUT`); an earlier one is Gemini's word.
         """
         call = next((cause for cause in _causes(error) if isinstance(cause, grpc.aio.AioRpcError)), None)
         if call is None:
-            return Failure(BROKEN, None, f"the call broke: {type(error).__name__}")
+            return Failure(BROKEN, None, type(error).__name__)
         status = call.code().name
         retry_after, reason = _advice(call)
         if status == "DEADLINE_EXCEEDED" and elapsed > 0.9 * self._timeout:
             status = TIMEOUT
         elif status == "INVALID_ARGUMENT" and reason == "API_KEY_INVALID":
             status = "UNAUTHENTICATED"
-        detail = call.details() or ""
-        for secret in filter(None, (self._api_key, prompt)):
-            detail = detail.replace(secret, "…")
-        return Failure(status, retry_after, detail[:300])
+        return Failure(status, retry_after, reason if _REASON.fullmatch(reason) else "")
 
 
 def _open(endpoint: str) -> grpc.aio.Channel:
@@ -203,7 +209,7 @@ def _reply(response: Any) -> Reply:
     usage = message.usage_metadata
     return Reply(
         response_id=_response_id(message),
-        text="" if candidate is None else "".join(part.text for part in candidate.content.parts),
+        text="" if candidate is None else "".join(part.text for part in candidate.content.parts if not _thought(part)),
         finish_reason=NO_CANDIDATE if candidate is None else _name(_FinishReason, candidate.finish_reason),
         block_reason=_name(_BlockReason, block_reason) if block_reason else None,
         prompt_tokens=usage.prompt_token_count,
@@ -219,6 +225,11 @@ def _name(reasons: Any, number: int) -> str:
     except ValueError:
         return f"UNKNOWN_{number}"
     return name
+
+
+def _thought(part: Any) -> bool:
+    """Whether a part is what Gemini thought before it answered."""
+    return any(field.field_number == _THOUGHT and field.data for field in UnknownFieldSet(part))
 
 
 def _response_id(message: Any) -> str:

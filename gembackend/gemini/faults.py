@@ -38,12 +38,13 @@ class Failure:
     """A call that ended without a reply.
 
     `status` is the name of a gRPC code (`UNAVAILABLE`, …), `TIMEOUT` or `BROKEN`; `retry_after` is how many seconds
-    Gemini asked to wait, if it did; `detail` is for the log alone and never holds the API key.
+    Gemini asked to wait, if it did; `reason` is for the log alone: a word such as `API_KEY_INVALID`, and never a text,
+    which may quote the prompt.
     """
 
     status: str
     retry_after: float | None
-    detail: str
+    reason: str
 
 
 def joined(reply: Reply, chunk: Reply) -> Reply:

@@ -29,12 +29,15 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an attempt ended, what it says of Gemini as a whole, and the word for logs (a gRPC status or a reason)."""
+    """How an attempt ended, what it says of Gemini as a whole, and words for logs.
+
+    `status` is a gRPC status, or why a reply ended; `reason` is what Gemini gave for an error, if it did.
+    """
 
     outcome: Outcome
     health: Health
     status: str
-    detail: str = ""
+    reason: str = ""
 
 
 async def run(
@@ -57,11 +60,11 @@ async def run(
     with spans.calling(claimed, model.name(last_attempt=last)) as span:
         answer = await model.generate(claimed.history, claimed.content, last_attempt=last, on_text=voice)
         spans.called(span, answer)
-    judged, health, status, detail = _judge(answer)
+    judged, health, status, reason = _judge(answer)
     decided = outcome.decide(
         judged, attempt=claimed.attempt, max_attempts=max_attempts, outage=outage(health), random=random
     )
-    return Result(decided, health, status, detail)
+    return Result(decided, health, status, reason)
 
 
 def _judge(answer: Reply | Failure) -> tuple[Outcome, Health, str, str]:
@@ -78,4 +81,4 @@ def _judge(answer: Reply | Failure) -> tuple[Outcome, Health, str, str]:
             return judged, "ok", answer.block_reason or answer.finish_reason, ""
         case Failure():
             judged = outcome.of_failure(status=answer.status, retry_after=answer.retry_after)
-            return judged, outcome.failure_class(answer.status), answer.status, answer.detail
+            return judged, outcome.failure_class(answer.status), answer.status, answer.reason

@@ -20,7 +20,7 @@ from gembackend.plumbing.postgres import Database
 from gembackend.prompts import feed_wire
 from gembackend.prompts import upkeep_store as store
 from gembackend.prompts.feed_wire import Attend, Changed, Message, Said
-from gembackend.prompts.outcome import clean_text
+from gembackend.prompts.outcome import LONGEST_REPLY, clean_text
 from gembackend.prompts.store import Claimed
 from gembackend.prompts.writer import Cast, StreamWriter
 
@@ -33,13 +33,15 @@ LINGER_SECONDS = 600.0
 ASK_SECONDS = 1.0
 """The least time between two questions for the same missing text."""
 ROOMS_IN_A_MESSAGE = 500
+MOST_HEARD = 2
+"""Of so many prompts of a room the words of other processes are kept: of the one that is worked on, and of one that a
+process which has lost its lease still speaks of."""
 
 
 @dataclass(slots=True)
 class _Words:
     """All that an attempt has said so far; `mine` if it runs in this process."""
 
-    prompt_id: UUID
     fence: int
     mine: bool
     text: str = ""
@@ -112,7 +114,7 @@ class Feed:
         self._ears: defaultdict[UUID, set[Ear]] = defaultdict(set)
         self._elsewhere: dict[UUID, float] = {}
         self._lingering: dict[UUID, float] = {}
-        self._words: dict[UUID, _Words] = {}
+        self._words: defaultdict[UUID, dict[UUID, _Words]] = defaultdict(dict)
         self._asked: dict[UUID, float] = {}
 
     @contextmanager
@@ -145,7 +147,7 @@ class Feed:
         room = claimed.chatroom_id
         if room not in self._ears and room not in self._elsewhere and room not in self._lingering:
             return None
-        self._words[room] = _Words(claimed.id, claimed.fence, mine=True)
+        self._words[room][claimed.id] = _Words(claimed.fence, mine=True)
         return Voice(self, claimed)
 
     def say(self, claimed: Claimed, piece: str) -> None:
@@ -155,6 +157,9 @@ class Feed:
         if words is None:
             return
         start = len(words.text)
+        piece = piece[: LONGEST_REPLY - start]
+        if not piece:
+            return
         words.text += piece
         self.wake(room, changed=False)
         if room in self._elsewhere:
@@ -163,7 +168,7 @@ class Feed:
     def hush(self, claimed: Claimed) -> None:
         """An attempt of this process is over, and what came of it is stored."""
         if self._words_of(claimed.chatroom_id, claimed.id, claimed.fence) is not None:
-            del self._words[claimed.chatroom_id]
+            self._drop(claimed.chatroom_id, claimed.id)
 
     def text(self, chatroom_id: UUID, prompt_id: UUID, fence: int) -> str:
         """All that this attempt at a prompt has said so far, as far as it is known here."""
@@ -209,19 +214,24 @@ class Feed:
         for room in message.rooms:
             self._elsewhere[room] = now + ATTENDED_SECONDS
             self._lingering[room] = now + LINGER_SECONDS
-            words = self._words.get(room)
-            if message.wants and words is not None and words.mine and words.text:
-                self._cast(Said(self._process, room, words.prompt_id, words.fence, 0, words.text))
+            if message.wants:
+                for prompt_id, words in self._words.get(room, {}).items():
+                    if words.mine and words.text:
+                        self._cast(Said(self._process, room, prompt_id, words.fence, 0, words.text))
 
     def _hear(self, message: Said) -> None:
         """Keep what another process's attempt says in a room that is listened to here."""
         if message.room not in self._ears:
             return
-        words = self._words.get(message.room)
-        if words is not None and _outdoes(words, message):
-            return
-        if words is None or (words.prompt_id, words.fence) != (message.prompt, message.fence):
-            words = self._words[message.room] = _Words(message.prompt, message.fence, mine=False)
+        said = self._words[message.room]
+        words = said.get(message.prompt)
+        if words is not None and (words.fence > message.fence or (words.fence == message.fence and words.mine)):
+            return  # a late piece of an attempt that has lost its lease, or our own
+        if words is None or words.fence < message.fence:
+            words = said[message.prompt] = _Words(message.fence, mine=False)
+            heard = [prompt_id for prompt_id, other in said.items() if not other.mine]
+            for prompt_id in heard[:-MOST_HEARD]:
+                del said[prompt_id]
         known = len(words.text)
         if message.start > known:
             self._ask(message.room)
@@ -237,30 +247,24 @@ class Feed:
             self._cast(Attend(self._process, [chatroom_id], wants=True))
 
     def _words_of(self, chatroom_id: UUID, prompt_id: UUID, fence: int) -> _Words | None:
-        words = self._words.get(chatroom_id)
-        return words if words is not None and (words.prompt_id, words.fence) == (prompt_id, fence) else None
+        words = self._words.get(chatroom_id, {}).get(prompt_id)
+        return words if words is not None and words.fence == fence else None
+
+    def _drop(self, chatroom_id: UUID, prompt_id: UUID) -> None:
+        del self._words[chatroom_id][prompt_id]
+        if not self._words[chatroom_id]:
+            del self._words[chatroom_id]
 
     def _forget(self, chatroom_id: UUID) -> None:
         """The last listener to a room has gone."""
         del self._ears[chatroom_id]
         self._asked.pop(chatroom_id, None)
         self._lingering[chatroom_id] = monotonic() + LINGER_SECONDS
-        words = self._words.get(chatroom_id)
-        if words is not None and not words.mine:
-            del self._words[chatroom_id]
+        for prompt_id in [prompt_id for prompt_id, words in self._words.get(chatroom_id, {}).items() if not words.mine]:
+            self._drop(chatroom_id, prompt_id)
 
     def _cast(self, message: Message) -> None:
         self._writer.tell(Cast(feed_wire.encode(message)))
-
-
-def _outdoes(words: _Words, message: Said) -> bool:
-    """Whether a message is a late one, of an attempt that has lost its lease, or about what this process says itself.
-
-    Of one prompt the attempt with the higher fence counts; of two, the one at which this process is at work.
-    """
-    if words.prompt_id == message.prompt:
-        return words.fence > message.fence or (words.fence == message.fence and words.mine)
-    return words.mine
 
 
 class FeedPoll(Periodic):

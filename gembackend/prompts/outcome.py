@@ -19,6 +19,12 @@ BACKOFF_CAP = 60.0
 PATIENCE = 86_400.0
 """Seconds Gemini may ask a prompt to wait; past a day the prompt is given up, which undercuts nobody."""
 
+LONGEST_REPLY = 65_536
+"""Characters kept of a reply, some forty pages; Gemini's own bound is far below in the models that chat."""
+
+CUT = "\n\n[…]"
+"""What stands at the end of a reply that was longer."""
+
 LONGEST_ID = 200
 """Characters kept of a response id, which becomes part of a key; Gemini's have about twenty."""
 
@@ -173,7 +179,8 @@ def of_reply(
     elif rule.verdict == "answer" and not cleaned.strip():
         rule = EMPTY
     if rule.verdict == "answer":
-        return Answered(clean_text(response_id)[:LONGEST_ID], cleaned, prompt_tokens, reply_tokens)
+        text = cleaned if len(cleaned) <= LONGEST_REPLY else cleaned[:LONGEST_REPLY] + CUT
+        return Answered(clean_text(response_id)[:LONGEST_ID], text, prompt_tokens, reply_tokens)
     return _setback(rule, 0.0)
 
 

@@ -228,7 +228,7 @@ def _account(result: Result, seconds: float) -> None:
         "attempt_ended",
         outcome=type(result.outcome).__name__.lower(),
         status=result.status,
-        detail=result.detail,
+        reason=result.reason,
         seconds=round(seconds, 4),
     )
 

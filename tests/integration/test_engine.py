@@ -237,6 +237,23 @@ async def test_the_service_takes_so_many_unfinished_prompts_and_no_more(database
         gate.set()
 
 
+async def test_a_full_backlog_is_told_only_to_who_would_be_accepted_otherwise(
+    database_url: str, redis_url: str
+) -> None:
+    async with running(database_url, redis_url, prompt_backlog_limit=2, prompt_room_limit=1) as engine:
+        gate = asyncio.Event()
+        engine.gemini.default = Behaviour(hold=gate)
+        first, second, third = [await engine.room() for _ in range(3)]
+        earlier = await engine.send(first, "x", key="a key")
+        await engine.send(second, "x")
+        assert (await engine.send(third, "x")).decision == "backlog_full"
+        assert (await engine.send(first, "y")).decision == "room_busy"
+        assert (await engine.send((third[0], first[1]), "x")).decision == "not_found"
+        again = await engine.send(first, "x", key="a key")
+        assert (again.decision, again.prompt_id) == ("replayed", earlier.prompt_id)
+        gate.set()
+
+
 async def test_a_prompt_that_is_watched_before_it_is_accepted_does_not_count_as_finished(engine: Engine) -> None:
     room, prompt_id = await engine.room(), new_id()
     poll = FinishPoll(engine.database, engine.engine.live)

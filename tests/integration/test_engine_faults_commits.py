@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -13,10 +14,11 @@ from gembackend.messages.rules import NewPrompt
 from gembackend.plumbing import metrics
 from gembackend.plumbing.ids import new_id
 from gembackend.prompts import store
+from gembackend.prompts.store import Ending
 from gembackend.prompts.stream import STREAM
 from gembackend.prompts.upkeep_store import replay
 from tests.engine import Engine, running
-from tests.faults import at_rest, entries, row_locked, somebody_waits
+from tests.faults import at_rest, claim, entries, queued, row_locked, somebody_waits
 
 
 @pytest.fixture
@@ -37,6 +39,55 @@ async def test_a_hint_is_acknowledged_only_after_the_commit(engine: Engine, db: 
         assert await entries(engine) == (1, 1)
     await engine.finished(room, verdict.prompt_id)
     await at_rest(engine)
+
+
+async def test_two_prompts_of_a_room_that_end_in_one_batch_both_let_their_hints_go(
+    engine: Engine, db: asyncpg.Connection
+) -> None:
+    elsewhere, room = await engine.room(), await engine.room()
+    first, together = asyncio.Event(), asyncio.Event()
+    engine.gemini.rule(lambda call: Behaviour(hold=first if call.prompt == "first" else together))
+    held = await engine.send(elsewhere, "first")
+    taken_back = await engine.send(room, "cancelled just when it is answered")
+    await engine.gemini.wait_for_calls(2)
+    assert held.prompt_id and taken_back.prompt_id
+    async with row_locked(db, held.prompt_id):
+        first.set()
+        await somebody_waits(engine)
+        # The committer waits; what ends now is taken together.
+        together.set()
+        await engine.gemini.wait_until(lambda: all(call.finished for call in engine.gemini.calls))
+        assert await engine.engine.canceller.cancel(room[0], taken_back.prompt_id) == "cancelled"
+        behind = await engine.send(room, "behind it")
+        await engine.gemini.wait_for_calls(3)
+        await engine.gemini.wait_until(lambda: all(call.finished for call in engine.gemini.calls))
+    assert (await engine.finished(room, behind.prompt_id)).status == "answered"
+    await at_rest(engine)
+
+
+@pytest.mark.parametrize("work", ["finish", "extend leases"])
+async def test_what_writes_to_many_prompts_locks_them_in_the_order_of_their_ids(
+    engine: Engine, db: asyncpg.Connection, work: str
+) -> None:
+    for actor in reversed(engine.engine.actors):
+        await actor.stop(1)
+    rooms = [await engine.room() for _ in range(20)]
+    for room in rooms:
+        await queued(engine, room, "hi")
+    claimed = sorted(await claim(db, *(room for _, room in rooms)), key=lambda one: one.id, reverse=True)
+
+    async def write() -> set[UUID]:
+        async with engine.database.connection() as other:
+            if work == "finish":
+                return await store.finish(other, [Ending(one.id, one.fence, "queued") for one in claimed])
+            return await store.extend_leases(other, [(one.id, one.fence) for one in claimed], 30)
+
+    async with row_locked(db, claimed[0].id):
+        writing = asyncio.create_task(write())
+        await somebody_waits(engine)
+        first = "SELECT id FROM prompts WHERE id = $1 FOR UPDATE SKIP LOCKED"
+        assert await db.fetchval(first, claimed[-1].id) is None, "whoever waits for the last one holds the first"
+    assert await writing == {one.id for one in claimed}
 
 
 async def test_one_row_that_is_refused_does_not_hold_up_those_committed_with_it(

@@ -17,6 +17,7 @@ from gembackend.messages.story import Entry
 from gembackend.plumbing import metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
+from gembackend.prompts import outcome
 from gembackend.prompts.feed import Feed, FeedPoll
 from gembackend.web import streaming
 from tests.accounts import CHEAP, Client, settings
@@ -393,7 +394,7 @@ async def test_a_stream_ends_when_the_process_shuts_down_and_goes_on_elsewhere(w
 
 async def test_a_client_that_reads_nothing_is_cut_off(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "STALL_SECONDS", 0.3)
-    whole.gemini.default = Behaviour(text="x" * 900_000)
+    whole.gemini.default = Behaviour(text="🐢" * outcome.LONGEST_REPLY)
     room = await whole.room()
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -404,7 +405,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(whole: Whole, monkeypatch:
     writer.write(f"{head}\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     reader._transport.pause_reading()  # type: ignore[attr-defined]
-    for number in range(4):
+    for number in range(12):
         await whole.ask(room, f"{number}")
 
     await until(nobody_listens, "the stream closed")

@@ -38,9 +38,10 @@ def test_whatever_else_went_wrong_is_told_and_breaks_the_promise_too() -> None:
 
 
 def test_one_seed_is_one_order_of_faults_in_which_each_has_its_turn() -> None:
-    first, second = (list(islice(in_random_order(random.Random(5)), 30)) for _ in range(2))
+    count = len(FAULTS)
+    first, second = (list(islice(in_random_order(random.Random(5)), 3 * count)) for _ in range(2))
     assert first == second
-    for turns in (first[:10], first[10:20], first[20:]):
+    for turns in (first[:count], first[count : 2 * count], first[2 * count :]):
         assert {faults[0] for faults in turns} == set(FAULTS)
     together = [faults for faults in first if len(faults) == 2]
     assert together and all(one.part != other.part for one, other in together)

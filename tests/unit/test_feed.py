@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from gembackend.prompts import feed as feeds
+from gembackend.prompts import outcome
 from gembackend.prompts.feed import Feed
 from gembackend.prompts.store import Claimed
 from gembackend.prompts.writer import Cast, Note, StreamWriter
@@ -104,6 +105,29 @@ def test_a_new_attempt_begins_anew(worker: Feed, hearer: Feed) -> None:
         second = claim(2, first.id)
         begin(worker, second)("better")
         assert (ear.text(first.id, 1), ear.text(first.id, 2)) == ("", "better")
+
+
+def test_a_late_piece_of_an_attempt_that_lost_its_lease_silences_nobody(worker: Feed, hearer: Feed, line: Line) -> None:
+    zombie, prompt_id = joined(line, "zombie"), uuid4()
+    with hearer.listen(ROOM) as ear, worker.listen(ROOM) as at_work:
+        late = begin(zombie, claim(1, prompt_id))
+        late("too ")
+        voice = begin(worker, claim(2, prompt_id))
+        voice("one ")
+        late("late")
+        begin(zombie, claim(7))("of an earlier prompt")
+        assert at_work.text(prompt_id, 2) == "one "
+        voice("two")
+        assert at_work.text(prompt_id, 2) == ear.text(prompt_id, 2) == "one two"
+
+
+def test_a_reply_is_said_no_further_than_it_is_stored(worker: Feed, hearer: Feed) -> None:
+    with hearer.listen(ROOM) as ear:
+        claimed = claim()
+        voice = begin(worker, claimed)
+        for _ in range(3):
+            voice("x" * 30_000)
+        assert ear.text(claimed.id, claimed.fence) == "x" * outcome.LONGEST_REPLY
 
 
 def test_who_joins_late_is_told_everything_so_far(worker: Feed, hearer: Feed) -> None:

@@ -96,6 +96,12 @@ def test_an_answer_loses_what_postgresql_cannot_store_and_nothing_else() -> None
     assert reply(" a\x00b\ud800c\udfff\U0001f600\n") == Answered("r1", " abc\U0001f600\n", 3, 1)
 
 
+def test_a_reply_that_is_longer_than_any_is_cut_and_says_so() -> None:
+    longest = "x" * outcome.LONGEST_REPLY
+    assert reply(longest) == Answered("r1", longest, 3, 1)
+    assert reply(longest + "y") == Answered("r1", longest + outcome.CUT, 3, 1)
+
+
 def test_the_last_attempt_gives_up_with_the_code_of_what_failed() -> None:
     value = of_failure(status="UNAVAILABLE", retry_after=None)
     assert isinstance(settle(value, attempt=4), Retry)

@@ -29,6 +29,19 @@ class Eager:
         return Reply("id", prompt, "STOP", None, 1, 1, "eager")
 
 
+async def test_a_heartbeat_that_comes_late_does_not_end_a_newer_attempt_of_the_same_prompt() -> None:
+    endings: Mailbox[Ended] = Mailbox(capacity=8)
+    pool = WorkerPool(Eager(), endings, Feed(Line(), "here"), AdaptiveLimit(2), Breaker(5), max_attempts=5)
+    newer = claim(fence=2)
+    pool.begin(newer, ())
+    assert pool.held() == [(newer.id, 2)]
+    assert not pool.abandon(newer.id, 1)
+    assert pool.abandon(newer.id, 2)
+    async with asyncio.timeout(5):
+        (ended,) = await endings.drain(1)
+    assert ended.run.lost
+
+
 async def test_an_attempt_that_is_abandoned_before_it_has_begun_gives_its_slot_back() -> None:
     endings: Mailbox[Ended] = Mailbox(capacity=8)
     pool = WorkerPool(Eager(), endings, Feed(Line(), "here"), AdaptiveLimit(2), Breaker(5), max_attempts=5)

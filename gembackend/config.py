@@ -6,13 +6,14 @@ Every fault is collected before any is reported, each names its variable, and no
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+from gembackend.environment import ConfigError as ConfigError
 from gembackend.environment import Reader
-from gembackend.plumbing import traces
+from gembackend.plumbing import redis_address, traces
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Mode = Literal["dev", "serve", "store"]
@@ -21,14 +22,6 @@ Mode = Literal["dev", "serve", "store"]
 _DATABASE_EXAMPLE = "PostgreSQL, for example postgresql://user:pass@host:5432/name"
 _NO_OTEL = "needs OpenTelemetry, which is not installed: pip install 'gembackend[otel]' (the container image has it)"
 _PLACEHOLDER = re.compile(r"change.?(me|this)|replace.?(me|this)|placeholder|your.?(jwt|secret|key|own)|^<.*>$", re.I)
-
-
-class ConfigError(Exception):
-    """The environment is not usable; `faults` has one sentence a fault, each naming its variable."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +81,12 @@ class Settings:
     log_level: str
     log_format: Literal["json", "console"]
     data_dir: Path
+    warnings: tuple[str, ...]
+    """What is allowed and yet hardly meant, a sentence each."""
 
 
 def _rate_limit(raw: str) -> RateLimit:
-    match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", raw)
+    match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", raw)
     if not match:
         raise ValueError
     return RateLimit(int(match[1]), int(match[2]))
@@ -110,6 +105,44 @@ def _database_url(env: Reader) -> str | None:
     user, password = quote(env.text("DB_USER") or "postgres", safe=""), env.text("DB_PASS")
     login = f"{user}:{quote(password, safe='')}" if password else user
     return f"postgresql://{login}@{env.text('DB_HOST')}:{port}/{quote(env.text('DB_NAME') or 'postgres', safe='')}"
+
+
+def _redis_url(env: Reader) -> str | None:
+    name = "REDIS_URL" if env.given("REDIS_URL") else "UPSTASH_URL"
+
+    def parse(raw: str) -> str | None:
+        redis_address.read(raw)
+        return raw
+
+    return env.parsed(name, parse, None, "")
+
+
+def _gemini_endpoint(env: Reader) -> str | None:
+    """Where Gemini is; gRPC wants a host and a port, and takes what follows for a part of the port."""
+    endpoint = env.url("GEMINI_ENDPOINT", ("grpc", "grpcs"))
+    if endpoint is None:
+        return None
+    parts = urlsplit(endpoint)
+    if parts.port is None or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
+        env.refuse("GEMINI_ENDPOINT", "must be grpc://host:port or grpcs://host:port and nothing more")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _signing_key(env: Reader) -> str | None:
+    key = env.key("JWT_SECRET_KEY")
+    if key and "," in key:
+        env.refuse(
+            "JWT_SECRET_KEY",
+            "must not have a comma in it: once it is replaced it belongs into JWT_PREVIOUS_KEYS, which commas divide",
+        )
+    return key
+
+
+def _directory(raw: str) -> Path:
+    try:
+        return Path(raw).expanduser().resolve()
+    except (OSError, RuntimeError):  # nobody's home, a circle of links
+        raise ValueError from None
 
 
 def _traces_endpoint(env: Reader) -> str | None:
@@ -149,13 +182,13 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
         trusted_proxies=env.parsed("TRUSTED_PROXIES", _networks, (), "a comma-separated list of CIDRs"),
         database_url=_database_url(env),
         database_pool_size=env.integer("DATABASE_POOL_SIZE", 10, 2, 500),
-        redis_url=env.url("REDIS_URL" if env.text("REDIS_URL") else "UPSTASH_URL", ("redis", "rediss", "unix")),
-        jwt_secret_key=env.text("JWT_SECRET_KEY"),
-        jwt_previous_keys=env.listed("JWT_PREVIOUS_KEYS"),
+        redis_url=_redis_url(env),
+        jwt_secret_key=_signing_key(env),
+        jwt_previous_keys=env.keys("JWT_PREVIOUS_KEYS"),
         jwt_ttl_seconds=env.integer("JWT_TTL_SECONDS", 1200, 1, 31_536_000),
         otp_delivery=env.choice("OTP_DELIVERY", ("response", "webhook"), "response"),  # type: ignore[arg-type]
         otp_webhook_url=env.url("OTP_WEBHOOK_URL", ("http", "https")),
-        otp_webhook_secret=env.text("OTP_WEBHOOK_SECRET"),
+        otp_webhook_secret=env.key("OTP_WEBHOOK_SECRET"),
         otp_ttl_seconds=env.integer("OTP_TTL_SECONDS", 300, 1, 86_400),
         otp_resend_seconds=env.integer("OTP_RESEND_SECONDS", 30, 0, 86_400),
         otp_max_attempts=env.integer("OTP_MAX_ATTEMPTS", 5, 1, 100),
@@ -170,26 +203,28 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
         prompt_lease_seconds=env.seconds("PROMPT_LEASE_SECONDS", 30, 1, 3600),
         prompt_backlog_limit=env.integer("PROMPT_BACKLOG_LIMIT", 10_000, 1, 1_000_000_000),
         prompt_room_limit=env.integer("PROMPT_ROOM_LIMIT", 20, 1, 1_000_000),
-        gemini_api_key=env.text("GEMINI_API_KEY"),
-        gemini_model=env.text("GEMINI_MODEL") or "gemini-2.5-flash-lite",
-        gemini_fallback_model=env.text("GEMINI_FALLBACK_MODEL"),
-        gemini_endpoint=env.url("GEMINI_ENDPOINT", ("grpc", "grpcs")),
+        gemini_api_key=env.word("GEMINI_API_KEY"),
+        gemini_model=env.word("GEMINI_MODEL") or "gemini-2.5-flash-lite",
+        gemini_fallback_model=env.word("GEMINI_FALLBACK_MODEL"),
+        gemini_endpoint=_gemini_endpoint(env),
         gemini_timeout_seconds=env.seconds("GEMINI_TIMEOUT_SECONDS", 30, 0.05, 600),
-        stripe_secret_key=env.text("STRIPE_SECRET_KEY"),
-        pro_price_ids=env.listed("PRO_PRICE_ID"),
-        stripe_webhook_signing_secrets=env.listed("STRIPE_WEBHOOK_SIGNING_SECRET"),
+        stripe_secret_key=env.word("STRIPE_SECRET_KEY"),
+        pro_price_ids=env.words("PRO_PRICE_ID"),
+        stripe_webhook_signing_secrets=env.words("STRIPE_WEBHOOK_SIGNING_SECRET"),
         stripe_api_base=env.url("STRIPE_API_BASE", ("http", "https")),
         past_due_grace_days=env.integer("PAST_DUE_GRACE_DAYS", 7, 0, 365),
         shutdown_grace_seconds=env.seconds("SHUTDOWN_GRACE_SECONDS", 25, 1, 3600),
         traces_endpoint=_traces_endpoint(env),
         log_level=env.choice("LOG_LEVEL", ("debug", "info", "warning", "error"), "info"),
         log_format=env.choice("LOG_FORMAT", ("json", "console"), "console" if dev else "json"),  # type: ignore[arg-type]
-        data_dir=Path(env.text("GEMBACKEND_DATA_DIR") or ".data").expanduser().resolve(),
+        data_dir=env.parsed("GEMBACKEND_DATA_DIR", _directory, Path(".data").resolve(), "the path of a directory"),
+        warnings=(),
     )
+    misspelt = env.misspelt()
     faults = env.faults + _conflicts(settings, env, mode)
     if faults:
-        raise ConfigError(faults)
-    return settings
+        raise ConfigError(faults + misspelt)
+    return replace(settings, warnings=(*misspelt, *_warnings(settings)))
 
 
 def _conflicts(settings: Settings, env: Reader, mode: Mode) -> list[str]:
@@ -197,9 +232,9 @@ def _conflicts(settings: Settings, env: Reader, mode: Mode) -> list[str]:
     faults = []
     if settings.otp_delivery == "webhook":
         for name in ("OTP_WEBHOOK_URL", "OTP_WEBHOOK_SECRET"):
-            if not env.text(name):
+            if not env.given(name):
                 faults.append(f"{name} is required when OTP_DELIVERY is webhook")
-    if mode == "store" and not settings.database_url:
+    if mode == "store" and not _either(env, "DATABASE_URL", "DB_HOST"):
         faults.append(f"DATABASE_URL is required: {_DATABASE_EXAMPLE}")
     if mode == "serve":
         required = {
@@ -215,7 +250,7 @@ def _conflicts(settings: Settings, env: Reader, mode: Mode) -> list[str]:
             "GEMINI_API_KEY": _either(env, "GEMINI_API_KEY", "GEMINI_ENDPOINT"),
         }
         for name, what in required.items():
-            if not given.get(name, env.text(name)):
+            if not given.get(name, env.given(name)):
                 faults.append(f"{name} is required: {what}")
     if settings.environment == "production":
         named = [("JWT_SECRET_KEY", settings.jwt_secret_key)]
@@ -226,12 +261,18 @@ def _conflicts(settings: Settings, env: Reader, mode: Mode) -> list[str]:
     if settings.traces_endpoint and mode != "store" and not traces.installed():
         faults.append(f"OTEL_EXPORTER_OTLP_ENDPOINT {_NO_OTEL}")
     if settings.stripe_secret_key:
-        if not settings.pro_price_ids:
+        if not env.given("PRO_PRICE_ID"):
             faults.append("PRO_PRICE_ID is required when STRIPE_SECRET_KEY is set: the price of the Pro plan")
-        if not settings.stripe_webhook_signing_secrets:
+        if not env.given("STRIPE_WEBHOOK_SIGNING_SECRET"):
             faults.append("STRIPE_WEBHOOK_SIGNING_SECRET is required when STRIPE_SECRET_KEY is set")
     return faults
 
 
-def _either(env: Reader, *names: str) -> str | None:
-    return next((value for name in names if (value := env.text(name))), None)
+def _either(env: Reader, *names: str) -> bool:
+    return any(env.given(name) for name in names)
+
+
+def _warnings(settings: Settings) -> list[str]:
+    if settings.environment == "production" and settings.otp_delivery == "response":
+        return ["OTP_DELIVERY=response lets anyone log in as anyone: it is for trying out"]
+    return []

@@ -1,5 +1,6 @@
 """The environment and its `.env` file, and typed values out of them. The only module that touches `os.environ`."""
 
+import difflib
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -7,15 +8,31 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from gembackend.plumbing import env_file, values
+from gembackend.plumbing.values import Refused
 
 T = TypeVar("T")
 
+LIKENESS = 0.85
+"""From which share of common letters on a name is taken for another one, misspelt (difflib's ratio)."""
+
+_WEB = ("http", "https", "grpc", "grpcs")
+
+
+class ConfigError(Exception):
+    """The environment is not usable; `faults` has one sentence a fault, each naming its variable."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
 
 def read(directory: Path | None = None) -> dict[str, str]:
-    """The real environment laid over the `.env` file of the working directory."""
-    values = dotenv_values((directory or Path.cwd()) / ".env")
-    given = {name: value for name, value in values.items() if value is not None}
+    """The real environment laid over the `.env` file of the working directory; raises ConfigError."""
+    try:
+        given = env_file.read((directory or Path()) / ".env")
+    except env_file.Unreadable as error:
+        raise ConfigError([str(error)]) from None
     for name in given:
         if name.startswith("OTEL_"):  # most of them OpenTelemetry reads by itself, and it knows no .env
             os.environ.setdefault(name, given[name])
@@ -32,34 +49,60 @@ def quiet_libraries() -> None:
 
 
 class Reader:
-    """Takes typed values out of the environment and collects what is wrong with them."""
+    """Takes typed values out of the environment and collects what is wrong with them, one sentence a variable."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
-        self.faults: list[str] = []
+        self._faults: dict[str, str] = {}
+        self._known: set[str] = set()
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong, in the order in which it was found."""
+        return [f"{name} {what}" for name, what in self._faults.items()]
+
+    def refuse(self, name: str, what: str) -> None:
+        """Note what is wrong with a variable, unless something is known to be wrong with it already."""
+        self._faults.setdefault(name, what)
+
+    def given(self, name: str) -> bool:
+        """Whether the variable is set to anything, be it right or wrong."""
+        self._known.add(name)
+        return bool(self.environ.get(name, "").strip())
 
     def text(self, name: str) -> str | None:
-        """The value without surrounding space, or None when unset or empty."""
-        return self.environ.get(name, "").strip() or None
+        """The value without surrounding space, or None when unset, empty or not fit for any variable."""
+        self._known.add(name)
+        value = self.environ.get(name, "").strip()
+        if fault := values.unfit(value):
+            self.refuse(name, fault)
+            return None
+        return value or None
 
     def parsed(self, name: str, parse: Callable[[str], T], default: T, expects: str) -> T:
-        """The value as `parse` makes it, or the default; a fault says what was expected."""
+        """The value as `parse` makes it, or the default; a fault says what was expected, or what `parse` refused."""
         raw = self.text(name)
         if raw is None:
             return default
         try:
             return parse(raw)
+        except Refused as refusal:
+            self.refuse(name, str(refusal))
         except ValueError:
-            self.faults.append(f"{name} must be {expects}")
-            return default
+            self.refuse(name, f"must be {expects}")
+        return default
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         """A whole number from low to high."""
-        return self.parsed(name, _within(int, low, high), default, f"a whole number from {low} to {high}")
+        return self.parsed(
+            name, values.within(values.integer, low, high), default, f"a whole number from {low} to {high}"
+        )
 
     def seconds(self, name: str, default: float, low: float, high: float) -> float:
         """A number of seconds from low to high; fractions are allowed."""
-        return self.parsed(name, _within(float, low, high), default, f"a number of seconds from {low:g} to {high:g}")
+        return self.parsed(
+            name, values.within(values.decimal, low, high), default, f"a number of seconds from {low:g} to {high:g}"
+        )
 
     def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
         """One of a few words."""
@@ -76,23 +119,45 @@ class Reader:
 
         def parse(raw: str) -> str | None:
             parts = urlsplit(raw)
-            if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/")):
+            if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/")) or " " in raw:
                 raise ValueError
+            if parts.scheme in _WEB:
+                (parts.hostname or "..").encode("idna")
             _ = parts.port
             return raw
 
         return self.parsed(name, parse, None, "a URL starting with " + " or ".join(f"{s}://" for s in schemes))
 
+    def word(self, name: str) -> str | None:
+        """What travels in a header or a URL, such as a vendor's key: plain ASCII without spaces and quotes."""
+        return self.parsed(name, values.word, None, "")
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """Such words, comma-separated."""
+        return tuple(self._each(name, values.word))
+
+    def key(self, name: str) -> str | None:
+        """A secret of the operator's own making: plain ASCII, so that it is the same bytes wherever it is set."""
+        return self.parsed(name, values.key, None, "")
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """Such secrets, comma-separated."""
+        return tuple(self._each(name, values.key))
+
     def listed(self, name: str) -> tuple[str, ...]:
         """A comma-separated list without empty members."""
         return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
 
+    def _each(self, name: str, parse: Callable[[str], str]) -> list[str]:
+        try:
+            return [parse(part) for part in self.listed(name)]
+        except Refused as refusal:
+            self.refuse(name, str(refusal))
+            return []
 
-def _within(kind: Callable[[str], T], low: float, high: float) -> Callable[[str], T]:
-    def parse(raw: str) -> T:
-        value = kind(raw)
-        if not low <= value <= high:  # type: ignore[operator]
-            raise ValueError
-        return value
-
-    return parse
+    def misspelt(self) -> list[str]:
+        """A sentence for each variable that nobody asks for but whose name is nearly that of one that is not set."""
+        unset = [name for name in self._known if not self.given(name)]
+        strangers = sorted(name for name in self.environ if name not in self._known and not name.startswith("OTEL_"))
+        found = {name: difflib.get_close_matches(name.upper(), unset, 1, LIKENESS) for name in strangers}
+        return [f"{name} is no variable of gembackend: is {meant[0]} meant?" for name, meant in found.items() if meant]

@@ -1,6 +1,6 @@
 """The Redis client, with every wait bounded."""
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -14,6 +14,8 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.exceptions import TimeoutError as RedisTimeout
+
+from gembackend.plumbing import redis_address
 
 SOCKET_SECONDS = 1.0
 OUTAGES = (RedisError, OSError, TimeoutError)
@@ -57,9 +59,17 @@ def reason(error: Exception) -> str:
 
 
 def connect(url: str, *, connections: int = 8, socket_seconds: float = SOCKET_SECONDS) -> "Redis":
-    """A client that connects when first used, never retries by itself and never waits longer than its bounds."""
-    pool = BlockingConnectionPool.from_url(
-        url,
+    """A client that connects when first used, never retries by itself and never waits longer than its bounds.
+
+    Raises Refused for a URL that says what it may not; the settings have asked that before.
+    """
+    address = redis_address.read(url)
+    server = {"host": address.host, "port": address.port} if address.path is None else {"path": address.path}
+    over_tcp = SSLConnection if address.tls else Connection
+    pool = BlockingConnectionPool(
+        connection_class=over_tcp if address.path is None else UnixDomainSocketConnection,
+        **address.options,
+        **server,
         max_connections=connections,
         timeout=socket_seconds,
         socket_timeout=socket_seconds,

@@ -1,96 +1,83 @@
-"""`gembackend check`: a line for each thing the service stands on, and whether it can be reached."""
+"""`gembackend check`: lines for each thing the service stands on, and whether it could work with it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 from gembackend.billing.faults import StripeFault
 from gembackend.billing.stripe import Stripe
+from gembackend.checks import database, redis, vendors
+from gembackend.checks.report import Failed, Report
 from gembackend.config import Settings
-from gembackend.gemini.client import Gemini
-from gembackend.plumbing import redis, traces
+from gembackend.plumbing import traces
 from gembackend.plumbing.faults import Fault
-from gembackend.plumbing.postgres import SCHEMA_VERSION, Database, SchemaMismatch, check_schema
+from gembackend.plumbing.postgres import Database
 from gembackend.plumbing.traces import TracesRefused
 
 SECONDS = 10.0
 
 
 async def check(settings: Settings, say: Callable[[str], None]) -> int:
-    """Print a line for each check; the exit status is 1 when one of them failed."""
-    say("ok    configuration")
-    checks: list[tuple[str, Awaitable[str]]] = [
+    """Print what each check found, in their order; the exit status is 1 when one of them failed.
+
+    They are made side by side: the slowest says how long it takes.
+    """
+    checks: list[tuple[str, Awaitable[Report | str]]] = [
         ("PostgreSQL", _postgres(settings)),
         ("Redis", _redis(settings)),
-        ("Gemini", _gemini(settings)),
+        ("Gemini", vendors.gemini(settings, SECONDS / 2)),
         ("Stripe", _stripe(settings)),
     ]
+    if settings.otp_delivery == "webhook" and settings.otp_webhook_url:
+        checks.append(("OTP gateway", vendors.gateway(settings.otp_webhook_url)))
     if settings.traces_endpoint:
         checks.append(("Traces", _traces(settings.traces_endpoint)))
-    status = 0
-    for name, work in checks:
-        try:
-            async with asyncio.timeout(SECONDS):
-                say(f"ok    {name}: {await work}")
-        except (*_TOLD, Fault, TimeoutError, *redis.OUTAGES) as error:
-            status = 1
-            say(f"FAIL  {name}: {error if isinstance(error, _TOLD) else _reason(error)}")
-    return status
+    reports = [("configuration", Report(warnings=list(settings.warnings)))]
+    found = await asyncio.gather(*(_found(work) for _, work in checks))
+    reports += zip((name for name, _ in checks), found, strict=True)
+    for name, report in reports:
+        for line in report.lines(name):
+            say(line)
+    return 1 if any(report.faults for _, report in reports) else 0
 
 
-class _Failed(Exception):
-    """A check failed; the text says why, for a person."""
+async def _found(work: Awaitable[Report | str]) -> Report:
+    """The report of a check, whatever comes of it: no check ends another."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            report = await work
+    except _TOLD as error:
+        return Report(faults=[str(error)])
+    except Exception as error:
+        return Report(faults=[_reason(error)])
+    return Report(report) if isinstance(report, str) else report
 
 
-_TOLD = (_Failed, SchemaMismatch, TracesRefused)
+_TOLD = (Failed, TracesRefused)
 """Failures whose text is for a person."""
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, StripeFault):
         return error.reason
-    cause = error.__cause__ or error
-    return f"cannot be reached ({type(cause).__name__})"
+    if isinstance(error, Fault | TimeoutError):
+        return f"cannot be reached ({type(error.__cause__ or error).__name__})"
+    return f"cannot be judged ({type(error).__name__})"
 
 
-async def _postgres(settings: Settings) -> str:
+async def _postgres(settings: Settings) -> Report:
     assert settings.database_url
-    database = Database(settings.database_url, 1)
+    pool = Database(settings.database_url, 1)
     try:
-        await database.open()
-        async with database.connection() as connection:
-            await check_schema(connection)
-            version = await connection.fetchval("SHOW server_version")
+        await pool.open()
+        async with pool.connection() as connection:
+            return await database.examine(connection, settings.database_pool_size)
     finally:
-        await database.close()
-    return f"version {version}, schema version {SCHEMA_VERSION}"
+        await pool.close()
 
 
-async def _redis(settings: Settings) -> str:
+async def _redis(settings: Settings) -> Report:
     assert settings.redis_url
-    client = redis.connect(settings.redis_url)
-    try:
-        version = (await client.info("server"))["redis_version"]
-        persistent = (await client.info("persistence"))["aof_enabled"]
-    finally:
-        await client.aclose()
-    return f"version {version}" + ("" if persistent else "; the append-only file is off: turn it on (appendonly yes)")
-
-
-async def _gemini(settings: Settings) -> str:
-    client = Gemini(
-        api_key=settings.gemini_api_key or "",
-        model=settings.gemini_model,
-        fallback_model=settings.gemini_fallback_model,
-        endpoint=settings.gemini_endpoint,
-        timeout=settings.gemini_timeout_seconds,
-    )
-    try:
-        failure = await client.check(SECONDS / 2)
-    finally:
-        await client.close()
-    if failure is not None:
-        raise _Failed(f"{settings.gemini_model}: {failure.status}")
-    return settings.gemini_model
+    return await redis.examine(settings.redis_url)
 
 
 async def _stripe(settings: Settings) -> str:
@@ -106,5 +93,5 @@ async def _stripe(settings: Settings) -> str:
 async def _traces(endpoint: str) -> str:
     trouble = await traces.reach(endpoint, SECONDS / 2)
     if trouble is not None:
-        raise _Failed(f"the collector does not take spans ({trouble})")
+        raise Failed(f"the collector does not take spans ({trouble})")
     return "the collector takes spans"

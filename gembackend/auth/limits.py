@@ -71,6 +71,11 @@ class RateLimits:
         return self._local.wait(key)
 
 
+async def try_script(redis: Redis, key: str) -> None:
+    """Count one request under a key that is gone a second later; raises what `OUTAGES` lists."""
+    await redis.register_script(_SCRIPT)(keys=[key], args=[1, 1, "check"])
+
+
 class _LocalLog:
     """The same sliding log in memory, for a bounded number of subjects; those not seen for longest go first."""
 

@@ -35,12 +35,15 @@ _SERVER_OPTIONS = (
 class GeminiStandIn:
     """The server. What a call meets: the next of `script`, else the first rule that says something, else `default`.
 
-    `arrived` counts the generate calls, `calls` holds the latest `keep` of them in the order of arrival. An instance
-    belongs to one event loop; it can be started again after a stop, on the same port too.
+    It knows every model but those in `unknown`, and those in `embedding` answer no prompts. `arrived` counts the
+    generate calls, `calls` holds the latest `keep` of them in the order of arrival. An instance belongs to
+    one event loop; it can be started again after a stop, on the same port too.
     """
 
     def __init__(self, default: Behaviour | None = None, *, keep: int = 5_000) -> None:
         self.default = default or Behaviour()
+        self.unknown: set[str] = set()
+        self.embedding: set[str] = set()
         self.calls: list[Call] = []
         self.arrived = 0
         self.url = ""
@@ -126,9 +129,11 @@ class GeminiStandIn:
     async def _model(self, request: Any, context: Any) -> bytes:
         if self.default.status is not None:
             await context.abort(*wire.failure(self.default))
-        described: bytes = wire.MODEL(
-            name=request.name, supported_generation_methods=["generateContent"]
-        ).SerializeToString()
+        name = request.name.removeprefix("models/")
+        if name in self.unknown:
+            await context.abort(*wire.failure(Behaviour(status="NOT_FOUND")))
+        methods = ["embedContent" if name in self.embedding else "generateContent"]
+        described: bytes = wire.MODEL(name=request.name, supported_generation_methods=methods).SerializeToString()
         return described
 
     async def _meet(self, call: Call) -> Behaviour:

@@ -149,18 +149,24 @@ class Gemini:
             return Failure(BROKEN, None, "STREAM_ENDED")
         return reply
 
-    async def check(self, timeout: float) -> Failure | None:
-        """Whether Gemini can be reached with this key and knows the model; None is yes. `timeout` in seconds."""
+    async def check(self, timeout: float, name: str | None = None) -> Failure | None:
+        """Whether Gemini can be reached with this key and knows a model, the first one unless it is named.
+
+        None is yes; `timeout` in seconds. `UNIMPLEMENTED` is a model that is for something else than prompts.
+        """
         get_model = self._channel.unary_unary(
             "/google.ai.generativelanguage.v1beta.ModelService/GetModel",
             request_serializer=glm.GetModelRequest.serialize,
             response_deserializer=glm.Model.deserialize,
         )
-        request = glm.GetModelRequest(name=self._model.model_name)
+        request = glm.GetModelRequest(name=_model(name or self._names[0], self._client).model_name)
         try:
-            await get_model(request, timeout=timeout, metadata=self._metadata)
+            known = await get_model(request, timeout=timeout, metadata=self._metadata)
         except Exception as error:
             return self._failure(error, 0.0)
+        methods = known.supported_generation_methods
+        if methods and "generateContent" not in methods:
+            return Failure("UNIMPLEMENTED", None, "NO_GENERATE_CONTENT")
         return None
 
     async def close(self) -> None:

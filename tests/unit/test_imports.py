@@ -17,7 +17,7 @@ FLOORS = (
     {"auth", "chatrooms", "billing"},
     {"messages"},
     {"prompts"},
-    {"embedded"},
+    {"embedded", "checks"},
     {"app", "check", "dead_letters"},
     {"lifecycle"},
     {"cli"},

@@ -135,6 +135,7 @@ def _signing_key(env: Reader) -> str | None:
             "JWT_SECRET_KEY",
             "must not have a comma in it: once it is replaced it belongs into JWT_PREVIOUS_KEYS, which commas divide",
         )
+        return None
     return key
 
 

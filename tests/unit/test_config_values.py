@@ -72,6 +72,7 @@ def test_one_bad_member_of_a_list_is_enough(name: str) -> None:
 
 def test_a_signing_key_that_could_never_be_replaced_is_refused() -> None:
     assert "JWT_PREVIOUS_KEYS" in only_fault("JWT_SECRET_KEY", f"{SECRET},{SECRET}")
+    assert "JWT_PREVIOUS_KEYS" in only_fault("JWT_SECRET_KEY", "a,b")
     dev = {"JWT_SECRET_KEY": f"{SECRET},{SECRET}"}
     assert [fault.split()[0] for fault in faults(dev, "dev")] == ["JWT_SECRET_KEY"]
 

@@ -1,9 +1,11 @@
 """Installations that are wrong in one thing: a role without a right, a Redis set otherwise, a server in disguise."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import asyncpg
@@ -79,24 +81,45 @@ async def disguised(socket: Path, old: bytes, new: bytes, listen: Path) -> Async
     assert len(old) == len(new)
     seen = asyncio.Event()
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, change: bool) -> None:
-        while block := await reader.read(2**16):
-            if change and old in block:
-                block = block.replace(old, new)
-                seen.set()
-            writer.write(block)
-        writer.close()
+    def disguise(block: bytes) -> bytes:
+        if old in block:
+            seen.set()
+        return block.replace(old, new)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream, upward = await asyncio.open_unix_connection(socket)
-        await asyncio.gather(pass_on(reader, upward, change=False), pass_on(upstream, writer, change=True))
-
-    server = await asyncio.start_unix_server(serve, listen)
+    server = await asyncio.start_unix_server(_relay(socket, disguise), listen)
     try:
         yield
         assert seen.is_set(), "the disguise was never needed"
     finally:
         server.close()
+
+
+@asynccontextmanager
+async def over_tls(socket: Path, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """The server behind a socket once more behind a port of 127.0.0.1 that speaks TLS."""
+    server = await asyncio.start_server(_relay(socket, bytes), "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+def _relay(socket: Path, change: Callable[[bytes], bytes]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """Serves a connection with one to the socket, and changes what comes back."""
+
+    async def pass_on(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Callable[[bytes], bytes]
+    ) -> None:
+        with suppress(ConnectionError):
+            while block := await reader.read(2**16):
+                writer.write(change(block))
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, upward = await asyncio.open_unix_connection(socket)
+        await asyncio.gather(pass_on(reader, upward, bytes), pass_on(upstream, writer, change))
+
+    return serve
 
 
 def postgres_socket(url: str) -> Path:

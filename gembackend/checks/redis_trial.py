@@ -50,6 +50,7 @@ class Trial:
     def _commands(self) -> dict[str, Callable[[], Awaitable[object]]]:
         client, stream, me = self._client, self._stream, "check"
         return {
+            "PING": client.ping,
             "XADD": self._write,
             "XGROUP": lambda: client.xgroup_create(stream, GROUP, "0", mkstream=True),
             "XREADGROUP": self._read,

@@ -3,8 +3,6 @@
 import asyncio
 import re
 import socket
-import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +19,8 @@ from gembackend.embedded.postgres import EmbeddedPostgres
 from gembackend.embedded.redis import find_program
 from gembackend.embedded.stripe import StripeStandIn
 from gembackend.plumbing.postgres import SCHEMA_VERSION
-from tests import installations
+from gembackend.plumbing.redis import connect
+from tests import certificates, installations
 from tests.accounts import SECRET
 from tests.installations import PASSWORD, ROLE, as_role, with_acl
 from tests.processes import until
@@ -282,6 +281,26 @@ async def test_a_redis_that_is_down(site: Installation, tmp_path: Path, unused_t
     assert "does not speak TLS" in line
 
 
+async def test_redis_behind_tls_with_everything_that_a_url_may_say(
+    site: Installation, server: blocking_redis.Redis, tmp_path: Path
+) -> None:
+    named = urlsplit(with_acl(server, site.environment["REDIS_URL"], "+client"))
+    context = certificates.server_side(certificates.make(tmp_path, PASSWORD))
+    async with installations.over_tls(Path(unquote(named.path)), context) as port:
+        url = f"rediss://{ROLE}:{PASSWORD}@127.0.0.1:{port}/3?client_name=chat-1"
+        line = await site.fault("Redis", REDIS_URL=url)
+        assert "its certificate is not trusted: self" in line
+        for trust in ("ssl_cert_reqs=none", f"ssl_ca_certs={tmp_path}/crt&ssl_min_version=1.3"):
+            status, lines = await site.check(REDIS_URL=f"{url}&{trust}")
+            assert status == 0, lines
+        client = connect(f"{url}&{trust}")
+        await client.set("gembackend:mine", "1")
+        assert server.client_list()[-1]["name"] == "chat-1"
+        await client.aclose()
+    assert server.info("keyspace").keys() == {"db3"}
+    server.execute_command("FLUSHALL")
+
+
 async def test_a_wrong_password_of_redis(site: Installation, server: blocking_redis.Redis) -> None:
     line = await site.fault("Redis", REDIS_URL=with_acl(server, site.environment["REDIS_URL"], password="wrong"))
     assert "refuses the login of REDIS_URL (WRONGPASS" in line and "wrong" not in line
@@ -293,6 +312,7 @@ async def test_a_wrong_password_of_redis(site: Installation, server: blocking_re
         (["-xautoclaim"], "XAUTOCLAIM:"),
         (["-xreadgroup", "-xadd"], "XADD, XREADGROUP:"),
         (["resetchannels", "&other:*"], "the channels gembackend:*:"),
+        (["-ping"], "PING:"),
         (["-subscribe"], "SUBSCRIBE:"),
         (["-publish"], "PUBLISH:"),
         (["resetkeys", "~other:*"], "the keys gembackend:*:"),
@@ -307,6 +327,13 @@ async def test_what_the_acl_of_redis_forbids(
 ) -> None:
     line = await site.fault("Redis", REDIS_URL=with_acl(server, site.environment["REDIS_URL"], *rules))
     assert f"may not use {said}" in line, line
+
+
+async def test_what_a_url_asks_for_and_the_acl_forbids(site: Installation, server: blocking_redis.Redis) -> None:
+    url = with_acl(server, site.environment["REDIS_URL"], "-client", "-select")
+    for parameter, command in (("client_name=chat", "client"), ("db=3", "select")):
+        line = await site.fault("Redis", REDIS_URL=f"{url}?{parameter}")
+        assert "refuses the connection (NOPERM" in line and f"'{command}'" in line
 
 
 async def test_redis_may_keep_its_state_to_itself(site: Installation, server: blocking_redis.Redis) -> None:
@@ -431,20 +458,9 @@ async def test_a_gateway_of_codes_that_is_down(site: Installation, unused_tcp_po
     assert f"127.0.0.1:{unused_tcp_port} of OTP_WEBHOOK_URL cannot be reached (connection refused)" in line
 
 
-@pytest.fixture
-def untrusted(tmp_path: Path) -> ssl.SSLContext:
-    """What a server of TLS needs, with a certificate that nobody has signed."""
-    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-    files = {"-keyout": tmp_path / "key", "-out": tmp_path / "crt"}
-    command = [*make.split(), *(word for pair in files.items() for word in pair)]
-    subprocess.run(command, check=True, capture_output=True)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
-    return context
-
-
-async def test_a_gateway_whose_certificate_is_not_trusted(site: Installation, untrusted: ssl.SSLContext) -> None:
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=untrusted)
+async def test_a_gateway_whose_certificate_is_not_trusted(site: Installation, tmp_path: Path) -> None:
+    context = certificates.server_side(certificates.make(tmp_path, PASSWORD))
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     assert "certificate" in await site.fault("OTP gateway", OTP_WEBHOOK_URL=f"https://127.0.0.1:{port}/codes")
     server.close()

@@ -1,7 +1,6 @@
 """What `REDIS_URL` may say: everything that is harmless works, everything else is refused in a sentence."""
 
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from gembackend.config import ConfigError
 from gembackend.plumbing import redis_address
 from gembackend.plumbing.redis import connect
 from gembackend.plumbing.values import Refused
+from tests import certificates
 
 DECIDED_BY_US = (
     "protocol=3",
@@ -163,12 +163,7 @@ def test_what_cannot_be_is_a_sentence_that_quotes_nothing(url: str) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a certificate of its own authority, its key, and the key once more under a password."""
-    home = tmp_path_factory.mktemp("tls")
-    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    subprocess.run([*make.split(), "-keyout", "key", "-out", "crt"], cwd=home, check=True, capture_output=True)
-    lock = "openssl ec -in key -out locked -aes256 -passout pass:hush"
-    subprocess.run(lock.split(), cwd=home, check=True, capture_output=True)
-    return home
+    return certificates.make(tmp_path_factory.mktemp("tls"), "hush")
 
 
 def test_certificates_are_loaded_when_the_url_is_read(certificate: Path) -> None:

@@ -53,17 +53,13 @@ class Reader:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
-        self._faults: dict[str, str] = {}
+        self.faults: list[str] = []
         self._known: set[str] = set()
-
-    @property
-    def faults(self) -> list[str]:
-        """What is wrong, in the order in which it was found."""
-        return [f"{name} {what}" for name, what in self._faults.items()]
 
     def refuse(self, name: str, what: str) -> None:
         """Note what is wrong with a variable, unless something is known to be wrong with it already."""
-        self._faults.setdefault(name, what)
+        if not any(fault.startswith(f"{name} ") for fault in self.faults):
+            self.faults.append(f"{name} {what}")
 
     def given(self, name: str) -> bool:
         """Whether the variable is set to anything, be it right or wrong."""

@@ -155,5 +155,22 @@ class Reader:
         """A sentence for each variable that nobody asks for but whose name is nearly that of one that is not set."""
         unset = [name for name in self._known if not self.given(name)]
         strangers = sorted(name for name in self.environ if name not in self._known and not name.startswith("OTEL_"))
-        found = {name: difflib.get_close_matches(name.upper(), unset, 1, LIKENESS) for name in strangers}
-        return [f"{name} is no variable of gembackend: is {meant[0]} meant?" for name, meant in found.items() if meant]
+        found = {name: _meant(name.upper(), sorted(unset)) for name in strangers}
+        return [f"{name} is no variable of gembackend: is {meant} meant?" for name, meant in found.items() if meant]
+
+
+def _meant(name: str, unset: list[str]) -> str | None:
+    """Which variable a name may be meant for: one that has one more word, or a shorter last one, or looks like it."""
+    close = [other for other in unset if _abridged(name, other) or _extended(name, other)]
+    return next(iter(close or difflib.get_close_matches(name, unset, 1, LIKENESS)), None)
+
+
+def _abridged(name: str, other: str) -> bool:
+    """JWT_SECRET for JWT_SECRET_KEY."""
+    words, rest = name.split("_"), iter(other.split("_"))
+    return len(words) > 1 and name.count("_") + 1 == other.count("_") and all(word in rest for word in words)
+
+
+def _extended(name: str, other: str) -> bool:
+    """DB_PASSWORD for DB_PASS."""
+    return "_" in other and name.startswith(other) and "_" not in name.removeprefix(other)

@@ -125,10 +125,38 @@ def test_a_misspelt_variable_is_named_beside_what_is_missing() -> None:
     assert warned == ("PROMPT_WORKER is no variable of gembackend: is PROMPT_WORKERS meant?",)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GEMINI_APIKEY", "GEMINI_API_KEY"),
+        ("GEMINI_KEY", "GEMINI_API_KEY"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("redis_url", "REDIS_URL"),
+        ("JWT_SECRET", "JWT_SECRET_KEY"),
+        ("STRIPE_WEBHOOK_SECRET", "STRIPE_WEBHOOK_SIGNING_SECRET"),
+        ("PRO_PRICE_IDS", "PRO_PRICE_ID"),
+        ("DB_PASSWORD", "DB_PASS"),
+        ("DB_USERNAME", "DB_USER"),
+    ],
+)
+def test_names_that_people_take_for_ours(name: str, meant: str) -> None:
+    environ = {"DB_HOST": "db"} if name.startswith("DB_") else {}
+    assert config.load({**environ, name: SECRET}, "dev").warnings == (
+        f"{name} is no variable of gembackend: is {meant} meant?",
+    )
+
+
 def test_variables_of_others_are_nobodys_business() -> None:
     others = {
         "DATABASE_HOST": "db",
         "REDIS_PORT": "tcp://10.0.0.1:6379",
+        "REDIS_PORT_6379_TCP": "tcp://10.0.0.1:6379",
+        "DB_PORT_5432_TCP_PORT": "5432",
+        "SERVER": "x",
+        "OTP": "x",
+        "LOG": "x",
+        "TERM_PROGRAM": "x",
+        "SSH_AUTH_SOCK": "x",
         "GEMBACKEND_SERVICE_HOST": "10.0.0.1",
         "SERVER_SOFTWARE": "x",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector/x",

@@ -14,6 +14,7 @@ from gembackend.auth.passwords import Cost
 from gembackend.auth.room import Auth
 from gembackend.auth.routes import AuthRoutes
 from gembackend.plumbing import redis
+from gembackend.plumbing.health import Trouble
 from gembackend.plumbing.postgres import Database
 from gembackend.users.routes import UserRoutes
 from gembackend.web.routing import Route
@@ -154,7 +155,7 @@ class Service:
         auth = AuthRoutes(self.database, self.auth, trusted_proxies=self.settings.trusted_proxies)
         return [*auth.table(), *users.table()]
 
-    async def health(self) -> dict[str, str | None]:
+    async def health(self) -> dict[str, Trouble | None]:
         """Always well."""
         return {}
 

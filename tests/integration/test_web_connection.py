@@ -16,6 +16,7 @@ from aiohttp import web
 from gembackend import config
 from gembackend.plumbing import logs
 from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.health import Trouble
 from gembackend.plumbing.metrics import REGISTRY
 from gembackend.plumbing.models import Body
 from gembackend.web import body, connection
@@ -42,7 +43,7 @@ class Rooms:
     def __init__(self) -> None:
         self.entered = asyncio.Event()
         self.gate = asyncio.Event()
-        self.reasons: dict[str, str | None] | Exception | None = {"database": None}
+        self.reasons: dict[str, Trouble | None] | Exception | None = {"database": None}
 
     def table(self) -> list[Route]:
         return [
@@ -78,8 +79,8 @@ class Rooms:
             raise Fault("unauthorized", "The token is not valid.")
         return Somebody()
 
-    async def health(self) -> dict[str, str | None]:
-        """The reasons; None never comes, an exception is raised."""
+    async def health(self) -> dict[str, Trouble | None]:
+        """The troubles; None never comes, an exception is raised."""
         if self.reasons is None:
             await self.gate.wait()
         if isinstance(self.reasons, Exception):
@@ -389,7 +390,14 @@ async def test_sessions_are_checked_where_they_are_wanted(server: Server) -> Non
 async def test_readiness_lists_each_check(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = await server.get("/readyz")
     assert (ready.status, json.loads(ready.content)) == (200, {"status": "ok", "checks": {"database": {"ok": True}}})
-    server.rooms.reasons = {"database": "cannot be reached", "redis": None}
+    server.rooms.reasons = {"database": None, "redis": Trouble("is full", serious=False)}
+    degraded = await server.get("/readyz")
+    assert degraded.status == 200
+    assert json.loads(degraded.content) == {
+        "status": "degraded",
+        "checks": {"database": {"ok": True}, "redis": {"ok": False, "detail": "is full"}},
+    }
+    server.rooms.reasons = {"database": Trouble("cannot be reached"), "redis": None}
     unready = await server.get("/readyz")
     assert unready.status == 503
     assert json.loads(unready.content) == {

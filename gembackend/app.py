@@ -134,7 +134,7 @@ class Service:
         await self._supervisor.stop(deadline - HTTP_SECONDS)
         for listener in self._listeners:
             await listener.stop(max(0.1, deadline - now()))
-        await self._auth.stop()
+        await self._auth.stop(deadline - now())
         if self._billing is not None:
             await self._billing.close()
         await self._gemini.close()

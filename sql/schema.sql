@@ -107,6 +107,109 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.redeem_code(asked_purpose text, asked_phone text, asked_key bytea, tried_from bytea, session_of uuid, tried_hmac bytea, new_password_hash text, most_attempts integer, most_in_all integer, most_unknown integer, most_places integer, most_repeats integer) RETURNS TABLE(outcome text, user_id uuid, token_version integer)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    today constant date := (now() AT TIME ZONE 'UTC')::date;
+    slots constant text[] := ARRAY[asked_purpose, asked_purpose || '_known'];
+    so_far record;
+    is_known boolean;
+    is_proven boolean;
+    is_new boolean;
+    listened boolean;
+    tried record;
+BEGIN
+    outcome := 'refused';
+    -- A try that can be compared with nothing tells nothing, and is not counted.
+    IF NOT EXISTS (SELECT FROM otp_challenges c WHERE c.phone_key = asked_key AND c.purpose = ANY (slots)
+                   AND c.used_at IS NULL AND c.expires_at > now()) THEN
+        RETURN NEXT;
+        RETURN;
+    END IF;
+
+    INSERT INTO code_failures AS f (phone_key, day) VALUES (asked_key, today)
+    ON CONFLICT (phone_key) DO UPDATE SET
+        day = today,
+        known = CASE WHEN f.day = today THEN f.known ELSE 0 END,
+        proven = CASE WHEN f.day = today THEN f.proven ELSE 0 END,
+        places = CASE WHEN f.day = today THEN f.places ELSE '{}' END,
+        repeats = CASE WHEN f.day = today THEN f.repeats ELSE 0 END
+    RETURNING f.known, f.proven, cardinality(f.places) AS places, f.repeats, tried_from = ANY (f.places) AS seen
+    INTO so_far;
+
+    SELECT EXISTS (
+        SELECT FROM users u WHERE u.phone = asked_phone AND (u.id = session_of OR EXISTS (
+            SELECT FROM known_places k WHERE k.user_id = u.id AND k.place = tried_from))
+    ) INTO is_known;
+    SELECT asked_purpose = 'login' AND NOT is_known AND EXISTS (
+        SELECT FROM otp_challenges c
+        WHERE c.phone_key = asked_key AND c.purpose = ANY (slots) AND c.asked_from = tried_from
+          AND c.used_at IS NULL AND c.expires_at > now()
+    ) INTO is_proven;
+    is_new := NOT (is_known OR is_proven OR so_far.seen);
+
+    listened := so_far.known + so_far.proven + so_far.places + so_far.repeats < most_in_all AND CASE
+        WHEN is_known THEN true
+        WHEN is_proven THEN so_far.proven + so_far.places + so_far.repeats < most_unknown
+        WHEN is_new THEN so_far.places < most_places
+        ELSE so_far.repeats < most_repeats END;
+    IF NOT listened THEN
+        outcome := 'exhausted';
+        RETURN NEXT;
+        RETURN;
+    END IF;
+
+    -- A stranger's try is compared with one code, so that it is one guess: with the one that strangers may have asked
+    -- for, if it is alive.
+    WITH compared AS (
+        UPDATE otp_challenges c SET
+            attempts = c.attempts + CASE WHEN is_known OR is_proven THEN 1 ELSE 0 END,
+            strange_attempts = c.strange_attempts + CASE WHEN is_known OR is_proven THEN 0 ELSE 1 END,
+            used_at = CASE WHEN c.code_hmac = tried_hmac THEN now() END
+        WHERE c.phone_key = asked_key AND c.used_at IS NULL AND c.expires_at > now() AND CASE
+            WHEN is_known OR is_proven THEN c.purpose = ANY (slots) AND c.attempts < most_attempts
+            ELSE (is_new OR c.strange_attempts < most_attempts) AND c.purpose = (
+                SELECT min(o.purpose) FROM otp_challenges o WHERE o.phone_key = asked_key AND o.purpose = ANY (slots)
+                AND o.used_at IS NULL AND o.expires_at > now()) END
+        RETURNING c.user_id, c.token_version, c.used_at IS NOT NULL AS matched
+    )
+    SELECT count(*) AS codes, coalesce(bool_or(c.matched), false) AS matched,
+           (array_agg(c.user_id) FILTER (WHERE c.matched))[1] AS user_id,
+           (array_agg(c.token_version) FILTER (WHERE c.matched))[1] AS token_version
+    FROM compared c INTO tried;
+
+    IF NOT tried.matched THEN
+        UPDATE code_failures f SET
+            known = f.known + CASE WHEN is_known THEN 1 ELSE 0 END,
+            proven = f.proven + CASE WHEN is_proven THEN 1 ELSE 0 END,
+            places = CASE WHEN is_new THEN f.places || tried_from ELSE f.places END,
+            repeats = f.repeats + CASE WHEN is_known OR is_proven OR is_new THEN 0 ELSE 1 END
+        WHERE f.phone_key = asked_key AND tried.codes > 0;
+        RETURN NEXT;
+        RETURN;
+    END IF;
+
+    UPDATE users u SET
+        verified_at = coalesce(u.verified_at, now()),
+        password_hash = coalesce(new_password_hash, u.password_hash),
+        token_version = u.token_version + CASE WHEN new_password_hash IS NULL THEN 0 ELSE 1 END
+    WHERE u.id = tried.user_id AND u.token_version = tried.token_version AND u.phone = asked_phone
+    RETURNING u.id, u.token_version INTO user_id, token_version;
+    IF FOUND THEN
+        outcome := 'redeemed';
+        UPDATE login_failures f SET failures = 0 WHERE f.phone_key = asked_key AND f.failures > 0;
+        INSERT INTO known_places AS k (user_id, place) VALUES (redeem_code.user_id, tried_from)
+        ON CONFLICT (user_id, place) DO UPDATE SET seen_at = now();
+        -- A reset puts out whoever was in: no place but this one is known any more.
+        DELETE FROM known_places k
+        WHERE new_password_hash IS NOT NULL AND k.user_id = redeem_code.user_id AND k.place <> tried_from;
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
 CREATE FUNCTION public.search_messages(searcher uuid, asked_text text, before_at timestamp with time zone, before_prompt uuid, before_position bigint, wanted integer) RETURNS TABLE(matches boolean, id text, chatroom_id uuid, prompt_id uuid, "position" bigint, role text, content text, created_at timestamp with time zone)
     LANGUAGE plpgsql STABLE
     SET work_mem TO '32MB'
@@ -296,6 +399,38 @@ CREATE TABLE public.chatrooms_metadata (
 
 COMMENT ON COLUMN public.chatrooms_metadata.last_sequence IS 'Place of the room''s newest prompt; taken under the row lock, so commit order is sequence order.';
 
+CREATE TABLE public.code_failures (
+    phone_key bytea NOT NULL,
+    day date NOT NULL,
+    known integer DEFAULT 0 NOT NULL,
+    proven integer DEFAULT 0 NOT NULL,
+    places bytea[] DEFAULT '{}'::bytea[] NOT NULL,
+    repeats integer DEFAULT 0 NOT NULL,
+    CONSTRAINT code_failures_known_check CHECK ((known >= 0)),
+    CONSTRAINT code_failures_proven_check CHECK ((proven >= 0)),
+    CONSTRAINT code_failures_repeats_check CHECK ((repeats >= 0))
+);
+
+COMMENT ON TABLE public.code_failures IS 'Wrong codes of a phone on a UTC day, of every purpose, by where they came from.';
+
+COMMENT ON COLUMN public.code_failures.known IS 'From known places.';
+
+COMMENT ON COLUMN public.code_failures.proven IS 'From where the login code had been asked for with the password.';
+
+COMMENT ON COLUMN public.code_failures.places IS 'From elsewhere: each place for its first wrong code.';
+
+COMMENT ON COLUMN public.code_failures.repeats IS 'From elsewhere: the second and later wrong codes of places.';
+
+CREATE TABLE public.known_places (
+    user_id uuid NOT NULL,
+    place bytea NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.known_places IS 'Where codes of a user have been redeemed; what strangers do elsewhere never counts there.';
+
+COMMENT ON COLUMN public.known_places.place IS 'An HMAC of the client''s address.';
+
 CREATE TABLE public.leaders (
     name text NOT NULL,
     holder text NOT NULL,
@@ -308,10 +443,22 @@ CREATE TABLE public.login_failures (
     phone_key bytea NOT NULL,
     failures integer NOT NULL,
     failed_at timestamp with time zone NOT NULL,
-    CONSTRAINT login_failures_failures_check CHECK ((failures > 0))
+    places bytea[] DEFAULT '{}'::bytea[] NOT NULL,
+    repeats integer DEFAULT 0 NOT NULL,
+    CONSTRAINT login_failures_failures_check CHECK ((failures >= 0))
 );
 
-COMMENT ON TABLE public.login_failures IS 'Wrong passwords in a row, each soon after the one before; enough of them lock.';
+COMMENT ON TABLE public.login_failures IS 'Wrong passwords of the last minutes, by where they came from; enough of them lock there, or everywhere strange.';
+
+COMMENT ON COLUMN public.login_failures.phone_key IS 'The HMAC of a phone, or of the session that asked for the password again.';
+
+COMMENT ON COLUMN public.login_failures.failures IS 'From known places, or of the session.';
+
+COMMENT ON COLUMN public.login_failures.failed_at IS 'When the first of them came.';
+
+COMMENT ON COLUMN public.login_failures.places IS 'From elsewhere: each place for its first wrong password.';
+
+COMMENT ON COLUMN public.login_failures.repeats IS 'From elsewhere: the second and later wrong passwords of places.';
 
 CREATE TABLE public.otp_challenges (
     phone_key bytea NOT NULL,
@@ -325,19 +472,30 @@ CREATE TABLE public.otp_challenges (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     expires_at timestamp with time zone NOT NULL,
     used_at timestamp with time zone,
+    asked_from bytea,
+    strange_attempts integer DEFAULT 0 NOT NULL,
+    renewals integer DEFAULT 0 NOT NULL,
     CONSTRAINT otp_challenges_attempts_check CHECK ((attempts >= 0)),
     CONSTRAINT otp_challenges_check CHECK (((user_id IS NULL) = (token_version IS NULL))),
     CONSTRAINT otp_challenges_failures_check CHECK ((failures >= 0)),
-    CONSTRAINT otp_challenges_purpose_check CHECK ((purpose = ANY (ARRAY['login'::text, 'reset'::text])))
+    CONSTRAINT otp_challenges_purpose_check CHECK ((purpose = ANY (ARRAY['login'::text, 'reset'::text, 'login_known'::text, 'reset_known'::text])))
 );
 
-COMMENT ON TABLE public.otp_challenges IS 'The newest code of a phone for a purpose; a new code replaces the old one.';
+COMMENT ON TABLE public.otp_challenges IS 'The newest code of a phone for a purpose, and apart from it the newest that was asked for from a known place.';
 
 COMMENT ON COLUMN public.otp_challenges.user_id IS 'Whose code it is; null for a phone nobody has. No foreign key: its check would tell the two apart by time.';
 
 COMMENT ON COLUMN public.otp_challenges.token_version IS 'The user''s token version when the code was made: whatever ends the sessions of a user kills the codes as well.';
 
-COMMENT ON COLUMN public.otp_challenges.failures IS 'Wrong codes tried on the UTC day failures_on, across resends.';
+COMMENT ON COLUMN public.otp_challenges.attempts IS 'Tries from known places, and from where a login code had been asked for.';
+
+COMMENT ON COLUMN public.otp_challenges.failures IS 'Of releases before schema version 7; code_failures counts since.';
+
+COMMENT ON COLUMN public.otp_challenges.asked_from IS 'The place that asked for it.';
+
+COMMENT ON COLUMN public.otp_challenges.strange_attempts IS 'Tries from everywhere else.';
+
+COMMENT ON COLUMN public.otp_challenges.renewals IS 'Codes asked for one after another without one being used.';
 
 CREATE TABLE public.prompt_usage (
     user_id uuid NOT NULL,
@@ -443,6 +601,12 @@ ALTER TABLE ONLY public.chatrooms_messages
 ALTER TABLE ONLY public.chatrooms_metadata
     ADD CONSTRAINT chatrooms_metadata_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.code_failures
+    ADD CONSTRAINT code_failures_pkey PRIMARY KEY (phone_key);
+
+ALTER TABLE ONLY public.known_places
+    ADD CONSTRAINT known_places_pkey PRIMARY KEY (user_id, place);
+
 ALTER TABLE ONLY public.leaders
     ADD CONSTRAINT leaders_pkey PRIMARY KEY (name);
 
@@ -484,6 +648,10 @@ CREATE INDEX chatrooms_messages_search ON public.chatrooms_messages USING gin (p
 
 CREATE INDEX chatrooms_of_user ON public.chatrooms_metadata USING btree (user_id, id DESC);
 
+CREATE INDEX code_failures_stale ON public.code_failures USING btree (day);
+
+CREATE INDEX known_places_stale ON public.known_places USING btree (seen_at);
+
 CREATE INDEX login_failures_stale ON public.login_failures USING btree (failed_at);
 
 CREATE INDEX otp_challenges_stale ON public.otp_challenges USING btree (expires_at);
@@ -502,6 +670,8 @@ CREATE INDEX prompts_unfinished ON public.prompts USING btree (chatroom_id, sequ
 
 CREATE INDEX prompts_waiting ON public.prompts USING btree (available_at, id) WHERE (status = 'queued'::text);
 
+CREATE INDEX users_unverified ON public.users USING btree (created_at) WHERE (verified_at IS NULL);
+
 CREATE TRIGGER chatrooms_messages_owner BEFORE INSERT ON public.chatrooms_messages FOR EACH ROW WHEN ((new.user_id IS NULL)) EXECUTE FUNCTION public.name_message_owner();
 
 ALTER TABLE ONLY public.billing_customers
@@ -518,6 +688,9 @@ ALTER TABLE ONLY public.chatrooms_messages
 
 ALTER TABLE ONLY public.chatrooms_metadata
     ADD CONSTRAINT chatrooms_metadata_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.known_places
+    ADD CONSTRAINT known_places_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.prompt_usage
     ADD CONSTRAINT prompt_usage_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;

@@ -48,11 +48,12 @@ def settings(database_url: str, redis_url: str, **environment: str) -> config.Se
 
 
 class Client:
-    """A client of one server. `json` replies are parsed; a token, once set, goes with every request."""
+    """A client of one server. `json` replies are parsed; a token and headers, once set, go with every request."""
 
     def __init__(self, base: str) -> None:
         self.base = base
         self.token: str | None = None
+        self.headers: dict[str, str] = {}
         self.http = aiohttp.ClientSession(base, connector=aiohttp.TCPConnector(limit=0))
 
     async def __aenter__(self) -> "Client":
@@ -73,7 +74,7 @@ class Client:
         token: str | None = None,
     ) -> "Answer":
         """Send a request and read its answer."""
-        headers = dict(headers or {})
+        headers = self.headers | (headers or {})
         if bearer := token or self.token:
             headers.setdefault("Authorization", f"Bearer {bearer}")
         async with self.http.request(method, path, json=body, headers=headers) as response:
@@ -177,6 +178,6 @@ class Service:
                 yield client
         finally:
             await server.stop(1)
-            await self.auth.stop()
+            await self.auth.stop(5)
             await self.redis.aclose()
             await self.database.close()

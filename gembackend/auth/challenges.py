@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from gembackend.auth import store
 from gembackend.auth.delivery import Delivery, Message, expiry
 from gembackend.auth.otp import Codes
-from gembackend.auth.rules import Purpose
+from gembackend.auth.rules import Purpose, Requester
 from gembackend.auth.store import Redeemed
 from gembackend.plumbing import metrics
 from gembackend.plumbing.faults import Fault
@@ -42,33 +42,40 @@ class Challenges:
         """How long a code lives."""
         return self._policy.ttl_seconds
 
-    async def for_login(self, account: Account) -> str | None:
+    async def for_login(self, account: Account, requester: Requester) -> str | None:
         """Send a login code; answers with it if it is to be shown. Raises otp_cooldown or otp_delivery_failed."""
-        message, _ = await self._issue(Purpose.LOGIN, account.phone, account.password_hash)
+        message, _ = await self._issue(Purpose.LOGIN, account.phone, account.password_hash, requester)
         try:
             await self._delivery.deliver(message)
         except Fault:
             async with self._database.connection() as connection:
-                await store.withdraw_code(connection, Purpose.LOGIN, *self._keys(message))
+                await store.withdraw_code(connection, *self._keys(message))
             raise
         return message.code if self._delivery.shows_codes else None
 
-    async def for_reset(self, phone: str) -> str | None:
-        """Send a reset code, if the phone is a user's; answers with it if codes are shown. Raises otp_cooldown."""
-        message, to_someone = await self._issue(Purpose.RESET, phone, None)
-        if to_someone:
-            self._delivery.deliver_later(message)
+    async def for_reset(self, phone: str, requester: Requester) -> str | None:
+        """Send a reset code, if the phone is a user's; answers with it if codes are shown.
+
+        Raises otp_cooldown; and otp_delivery_failed, for any phone and before anything else, when too many codes wait
+        for the gateway.
+        """
+        with self._delivery.turn():
+            message, to_someone = await self._issue(Purpose.RESET, phone, None, requester)
+            if to_someone:
+                self._delivery.deliver_later(message)
         return message.code if self._delivery.shows_codes else None
 
-    async def log_in(self, phone: str, code: str) -> Redeemed:
+    async def log_in(self, phone: str, code: str, requester: Requester) -> Redeemed:
         """Use up a login code; raises Fault("invalid_otp")."""
-        return await self._redeem(Purpose.LOGIN, phone, code, None)
+        return await self._redeem(Purpose.LOGIN, phone, code, requester, None)
 
-    async def reset(self, phone: str, code: str, password_hash: str) -> Redeemed:
+    async def reset(self, phone: str, code: str, requester: Requester, password_hash: str) -> Redeemed:
         """Use up a reset code and store the new password; raises Fault("invalid_otp")."""
-        return await self._redeem(Purpose.RESET, phone, code, password_hash)
+        return await self._redeem(Purpose.RESET, phone, code, requester, password_hash)
 
-    async def _redeem(self, purpose: Purpose, phone: str, code: str, password_hash: str | None) -> Redeemed:
+    async def _redeem(
+        self, purpose: Purpose, phone: str, code: str, requester: Requester, password_hash: str | None
+    ) -> Redeemed:
         async with self._database.connection() as connection:
             redeemed = await store.redeem_code(
                 connection,
@@ -76,15 +83,19 @@ class Challenges:
                 phone,
                 self._codes.phone_key(phone),
                 self._codes.digest(purpose, phone, code),
+                requester,
                 max_attempts=self._policy.max_attempts,
                 new_password_hash=password_hash,
             )
-        metrics.CODES.labels(purpose.value, "redeemed" if redeemed else "refused").inc()
-        if redeemed is None:
-            raise Fault("invalid_otp", "The code is wrong, used up or too old.")
-        return redeemed
+        if isinstance(redeemed, Redeemed):
+            metrics.CODES.labels(purpose.value, "redeemed").inc()
+            return redeemed
+        metrics.CODES.labels(purpose.value, redeemed).inc()
+        raise Fault("invalid_otp", "The code is wrong, used up or too old.")
 
-    async def _issue(self, purpose: Purpose, phone: str, password_hash: str | None) -> tuple[Message, bool]:
+    async def _issue(
+        self, purpose: Purpose, phone: str, password_hash: str | None, requester: Requester
+    ) -> tuple[Message, bool]:
         message = Message(phone, self._codes.make(), purpose, expiry(self._policy.ttl_seconds))
         async with self._database.connection() as connection:
             challenge = await store.issue_code(
@@ -92,6 +103,7 @@ class Challenges:
                 purpose,
                 phone,
                 *self._keys(message),
+                requester,
                 password_hash=password_hash,
                 ttl=self._policy.ttl_seconds,
                 cooldown=self._policy.resend_seconds,

@@ -4,6 +4,8 @@ import asyncio
 import hmac
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +24,8 @@ PATIENCE_SECONDS = 2.5
 """How long a client waits for its code to be handed over, all attempts together."""
 PAUSE_SECONDS = 0.2
 MAX_UNDER_WAY = 1000
+"""So many codes may wait for the gateway behind answered requests."""
+RETRY_AFTER_SECONDS = 5
 
 log = logger(__name__)
 
@@ -46,16 +50,24 @@ class Delivery(ABC):
         """Make ready."""
 
     @abstractmethod
-    async def stop(self) -> None:
-        """Deliver what is under way, within ATTEMPT_SECONDS."""
+    async def stop(self, grace: float) -> None:
+        """Deliver what is under way, within `grace` seconds."""
 
     @abstractmethod
     async def deliver(self, message: Message) -> None:
         """Hand a code over; raises Fault("otp_delivery_failed")."""
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Keep room for one message to deliver later; raises Fault("otp_delivery_failed") when there is none."""
+        yield
+
     @abstractmethod
     def deliver_later(self, message: Message) -> None:
-        """Hand a code over after the client has been answered, who so cannot tell whether there was one."""
+        """Hand a code over after the client has been answered, who so cannot tell whether there was one.
+
+        To be called within a `turn`.
+        """
 
 
 class InReplies(Delivery):
@@ -67,7 +79,7 @@ class InReplies(Delivery):
         """Say so in the metrics."""
         metrics.CODES_IN_RESPONSES.set(1)
 
-    async def stop(self) -> None:
+    async def stop(self, grace: float) -> None:
         """There is nothing under way."""
 
     async def deliver(self, message: Message) -> None:
@@ -92,18 +104,21 @@ class Webhook(Delivery):
         self._secret = secret.encode()
         self._session: aiohttp.ClientSession | None = None
         self._under_way: set[asyncio.Task[None]] = set()
+        self._turns = 0
 
     async def start(self) -> None:
         """Make the HTTP client."""
         metrics.CODES_IN_RESPONSES.set(0)
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ATTEMPT_SECONDS))
 
-    async def stop(self) -> None:
-        """Deliver what is under way, within ATTEMPT_SECONDS, then close the client."""
+    async def stop(self, grace: float) -> None:
+        """Deliver what is under way, within `grace` seconds, give the rest up, and close the client."""
         if self._under_way:
-            _, late = await asyncio.wait(self._under_way, timeout=ATTEMPT_SECONDS)
+            _, late = await asyncio.wait(self._under_way, timeout=max(0.0, grace))
             for task in late:
                 task.cancel()
+            if late:
+                await asyncio.wait(late)
         if self._session is not None:
             await self._session.close()
 
@@ -116,19 +131,33 @@ class Webhook(Delivery):
             delivered = False
         self._account(message, delivered)
         if not delivered:
-            raise Fault("otp_delivery_failed", "The code could not be sent; try again shortly.", retry_after=5)
+            raise _undelivered()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Keep room for one reset code; raises Fault("otp_delivery_failed") when MAX_UNDER_WAY are under way."""
+        if len(self._under_way) + self._turns >= MAX_UNDER_WAY:
+            metrics.CODES.labels(Purpose.RESET.value, "turned_away").inc()
+            log.warning("gateway_queue_full", under_way=len(self._under_way))
+            raise _undelivered()
+        self._turns += 1
+        try:
+            yield
+        finally:
+            self._turns -= 1
 
     def deliver_later(self, message: Message) -> None:
         """Hand a code over in the background; a failure is seen in the log and the metrics only."""
-        if len(self._under_way) >= MAX_UNDER_WAY:
-            self._account(message, False)
-            return
         task = asyncio.create_task(self._deliver_quietly(message), name="otp-delivery")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
     async def _deliver_quietly(self, message: Message) -> None:
-        self._account(message, await self._post(message))
+        delivered = False
+        try:
+            delivered = await self._post(message)
+        finally:
+            self._account(message, delivered)
 
     def _account(self, message: Message, delivered: bool) -> None:
         metrics.CODES.labels(message.purpose.value, "delivered" if delivered else "undelivered").inc()
@@ -166,6 +195,12 @@ class Webhook(Delivery):
             return True
         log.warning("gateway_refused", status=status)
         return None if status >= 500 or status in (408, 429) else False
+
+
+def _undelivered() -> Fault:
+    return Fault(
+        "otp_delivery_failed", "The code could not be sent; try again shortly.", retry_after=RETRY_AFTER_SECONDS
+    )
 
 
 def expiry(ttl_seconds: int) -> datetime:

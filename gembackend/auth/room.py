@@ -43,9 +43,9 @@ class Auth:
         await self.passwords.start()
         await self.delivery.start()
 
-    async def stop(self) -> None:
-        """Let codes under way go out and hashes end; harmless to repeat."""
-        await self.delivery.stop()
+    async def stop(self, grace: float) -> None:
+        """Let codes under way go out, within `grace` seconds, and hashes end; harmless to repeat."""
+        await self.delivery.stop(grace)
         await self.versions.close()
         self.passwords.stop()
 

@@ -20,7 +20,7 @@ from gembackend.auth.models import (
     VerifyOtp,
 )
 from gembackend.auth.room import Auth
-from gembackend.auth.rules import is_common
+from gembackend.auth.rules import Requester, is_common
 from gembackend.config import Network
 from gembackend.plumbing.faults import Fault, invalid
 from gembackend.plumbing.ids import new_id
@@ -29,7 +29,7 @@ from gembackend.users import store as users
 from gembackend.web.address import client_address
 from gembackend.web.body import json_reply, read_body
 from gembackend.web.routing import Handler, Route
-from gembackend.web.session import session_of
+from gembackend.web.session import Session, session_of, session_shown
 
 BODY_BYTES = 4096
 GROUP = "Accounts"
@@ -38,7 +38,10 @@ Model = TypeVar("Model", bound=msgspec.Struct)
 
 
 class AuthRoutes:
-    """The /v1/auth endpoints. All but logout, which must always work, are rate-limited by address and by phone."""
+    """The /v1/auth endpoints. All but logout, which must always work, are rate-limited by address.
+
+    Not by phone: anyone could use up what the owner of a phone has. Guesses at a phone are counted in PostgreSQL.
+    """
 
     def __init__(self, database: Database, auth: Auth, *, trusted_proxies: Sequence[Network] = ()) -> None:
         self._database = database
@@ -67,7 +70,12 @@ class AuthRoutes:
                 errors=("invalid_otp", "rate_limited"),
             ),
             _open(
-                "forgot-password", self.forgot_password, "Ask for a reset code", ForgotPassword, CodeSent, errors=asked
+                "forgot-password",
+                self.forgot_password,
+                "Ask for a reset code",
+                ForgotPassword,
+                CodeSent,
+                errors=("otp_delivery_failed", *asked),
             ),
             _open(
                 "reset-password",
@@ -92,7 +100,7 @@ class AuthRoutes:
 
     async def sign_up(self, request: web.Request) -> web.StreamResponse:
         """Make an account, or make an unverified one anew."""
-        body = await self._read(request, SignUp)
+        body, _ = await self._read(request, SignUp)
         _refuse_common("password", body.password)
         hashed = await self._auth.passwords.hash(body.password)
         async with self._database.connection() as connection:
@@ -103,37 +111,38 @@ class AuthRoutes:
 
     async def send_otp(self, request: web.Request) -> web.StreamResponse:
         """Check the password and send a login code."""
-        body = await self._read(request, SendOtp)
-        account = await self._auth.credentials.check(body.phone, body.password)
-        code = await self._auth.challenges.for_login(account)
+        body, requester = await self._read(request, SendOtp)
+        account = await self._auth.credentials.check(body.phone, body.password, requester)
+        code = await self._auth.challenges.for_login(account, requester)
         return self._code_sent("A login code has been sent to the phone.", code)
 
     async def verify_otp(self, request: web.Request) -> web.StreamResponse:
         """Turn a login code into a session."""
-        body = await self._read(request, VerifyOtp)
-        redeemed = await self._auth.challenges.log_in(body.phone, body.otp)
+        body, requester = await self._read(request, VerifyOtp)
+        redeemed = await self._auth.challenges.log_in(body.phone, body.otp, requester)
         return self._logged_in("Logged in.", self._auth.tokens.issue(redeemed.user_id, redeemed.token_version))
 
     async def forgot_password(self, request: web.Request) -> web.StreamResponse:
         """Send a reset code, or look as if."""
-        body = await self._read(request, ForgotPassword)
-        code = await self._auth.challenges.for_reset(body.phone)
+        body, requester = await self._read(request, ForgotPassword)
+        code = await self._auth.challenges.for_reset(body.phone, requester)
         return self._code_sent("If the phone has an account, a reset code has been sent to it.", code)
 
     async def reset_password(self, request: web.Request) -> web.StreamResponse:
         """Turn a reset code into a new password; ends every session and begins none."""
-        body = await self._read(request, ResetPassword)
+        body, requester = await self._read(request, ResetPassword)
         _refuse_common("new_password", body.new_password)
         hashed = await self._auth.passwords.hash(body.new_password)
-        redeemed = await self._auth.challenges.reset(body.phone, body.otp, hashed)
+        redeemed = await self._auth.challenges.reset(body.phone, body.otp, requester, hashed)
         self._auth.versions.changed(redeemed.user_id, redeemed.token_version)
         return json_reply(Done(message="The password is changed and every session has ended; log in with the new one."))
 
     async def change_password(self, request: web.Request) -> web.StreamResponse:
         """Replace the password, end every session, and begin a new one for whoever asked."""
-        body = await self._read(request, ChangePassword)
+        body, _ = await self._read(request, ChangePassword)
         _refuse_common("new_password", body.new_password)
-        account = await self._auth.credentials.confirm(session_of(request).user_id, body.old_password)
+        session = session_of(request)
+        account = await self._auth.credentials.confirm(session.user_id, session.session_id, body.old_password)
         hashed = await self._auth.passwords.hash(body.new_password)
         async with self._database.connection() as connection:
             version = await users.change_password(connection, account, hashed)
@@ -151,14 +160,23 @@ class AuthRoutes:
         self._auth.versions.changed(user_id, version)
         return web.Response(status=204)
 
-    async def _read(self, request: web.Request, model: type[Model]) -> Model:
-        """The body, once the limits of its address and of its phone let it pass."""
-        await self._auth.limits.admit("address", client_address(request, self._trusted_proxies))
+    async def _read(self, request: web.Request, model: type[Model]) -> tuple[Model, Requester]:
+        """The body and who sends it, once the limit of its address, or that of a live session, lets it pass."""
+        place = self._auth.codes.place(client_address(request, self._trusted_proxies))
+        session: Session | None = None
+        try:
+            await self._auth.limits.admit("address", place)
+            session = await session_shown(request, self._auth.sessions.authenticate)
+        except Fault as fault:
+            if fault.code.name != "rate_limited":
+                raise
+            # Others at the same address may have used up what it has: a session has as much for itself.
+            session = await session_shown(request, self._auth.sessions.authenticate)
+            if session is None:
+                raise
+            await self._auth.limits.admit("session", self._auth.codes.session_key(session.session_id))
         body = await read_body(request, model, limit=BODY_BYTES)
-        phone = getattr(body, "phone", None)
-        if phone is not None:
-            await self._auth.limits.admit("phone", self._auth.codes.phone_key(phone))
-        return body
+        return body, Requester(place, session.user_id if session else None)
 
     def _code_sent(self, message: str, code: str | None) -> web.Response:
         expires_in = self._auth.challenges.ttl_seconds

@@ -1,15 +1,30 @@
-"""Rules about passwords, codes and failures that need no database and no clock."""
+"""Rules about passwords, codes and failures that need no database and no clock; ops/accounts.md explains them."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from uuid import UUID
 
 LOCK_FAILURES = 10
-"""So many wrong passwords in a row lock a login."""
+"""So many wrong passwords from known places, or from one other place, or in one session, lock it for the password."""
 LOCK_SECONDS = 900
-"""How long a lock lasts, and how soon after the one before a wrong password must come to count with it."""
+"""The time in which wrong passwords count together, and so the longest that a lock can last."""
+STRANGE_PLACES = 11
+"""So many places that are not known have a first try each that no other place can use up: one more than ten."""
+
 DAILY_CODE_FAILURES = 20
-"""So many wrong codes of one purpose in a UTC day, across resends, and no code of that purpose is right any more."""
+"""So many wrong codes of a phone in a UTC day, of every purpose and from everywhere, and no code is right any more."""
+DAILY_UNKNOWN_FAILURES = 17
+"""So many of them from places that are not known; the others are kept for those that are."""
+DAILY_STRANGE_REPEATS = 4
+"""So many of them from places that have had their first try, and neither are known nor gave the password: with
+STRANGE_PLACES that makes 15 guesses of strangers."""
+
+KNOWN_DAYS = 90
+"""How long a place is known after the last code that was redeemed there."""
+UNVERIFIED_HOURS = 24
+"""How long an account waits for its phone to be verified, counted from the last signing up."""
 
 
 class Purpose(StrEnum):
@@ -17,6 +32,14 @@ class Purpose(StrEnum):
 
     LOGIN = "login"
     RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asks: the name of the address it comes from, and the user whose live session it shows, if any."""
+
+    place: bytes
+    session_of: UUID | None = None
 
 
 @cache

@@ -13,6 +13,7 @@ class LiveSession:
     """A session that nothing has ended, as of less than a second ago."""
 
     user_id: UUID
+    session_id: str
 
 
 class Sessions:
@@ -27,4 +28,4 @@ class Sessions:
         claims = self._tokens.verify(token)
         if await self._versions.current(claims.user_id, at_least=claims.version) != claims.version:
             raise Fault("unauthorized", "This session has ended.")
-        return LiveSession(claims.user_id)
+        return LiveSession(claims.user_id, claims.token_id)

@@ -32,6 +32,7 @@ class Claims:
     user_id: UUID
     version: int
     expires_at: int
+    token_id: str
 
 
 class Tokens:
@@ -112,7 +113,7 @@ def _checked(claims: dict[str, Any]) -> Claims:
     sane = all(0 <= claims[name] < 2**53 for name, kind in _CLAIMS.items() if kind is int)
     if user_id is None or not claims["jti"] or not sane or claims["exp"] <= time.time():
         raise _refusal()
-    return Claims(user_id, claims["ver"], claims["exp"])
+    return Claims(user_id, claims["ver"], claims["exp"], claims["jti"])
 
 
 def _refusal() -> Fault:

@@ -19,8 +19,8 @@ from gembackend.web.session import session_of
 BODY_BYTES = 4096
 GROUP = "User"
 
-Confirm = Callable[[UUID, str], Awaitable[Account]]
-"""Checks a user's password again; raises Fault("invalid_credentials")."""
+Confirm = Callable[[UUID, str, str], Awaitable[Account]]
+"""Checks the password that a user's session gives again; raises Fault("invalid_credentials")."""
 
 
 class UserRoutes:
@@ -78,7 +78,8 @@ class UserRoutes:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete the account; the password is asked for again, and everything of the user goes with it."""
         body = await read_body(request, Farewell, limit=BODY_BYTES)
-        account = await self._confirm(session_of(request).user_id, body.password)
+        session = session_of(request)
+        account = await self._confirm(session.user_id, session.session_id, body.password)
         async with self._database.connection() as connection:
             if not await store.delete(connection, account):
                 raise Fault("invalid_credentials", "The password has just been changed.")

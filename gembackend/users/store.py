@@ -20,7 +20,7 @@ class Account:
 async def sign_up(
     connection: Connection, user_id: UUID, phone: str, password_hash: str, name: str | None
 ) -> User | None:
-    """Make a user, or give an unverified one this password and name; None when the phone is verified already.
+    """Make a user, or make an unverified one anew with this password and name; None when the phone is verified.
 
     The new token version kills the codes that were made for the earlier password.
     """
@@ -28,7 +28,8 @@ async def sign_up(
         """
         INSERT INTO users AS u (id, phone, password_hash, name) VALUES ($1, $2, $3, $4)
         ON CONFLICT (phone) DO UPDATE
-            SET password_hash = excluded.password_hash, name = excluded.name, token_version = u.token_version + 1
+            SET password_hash = excluded.password_hash, name = excluded.name, token_version = u.token_version + 1,
+                created_at = now()
             WHERE u.verified_at IS NULL
         RETURNING id, phone, name, current_tier(subscription_tier, pro_until) AS subscription_tier, created_at
         """,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from aiohttp import hdrs, web
 
-from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.faults import Family, Fault
 from gembackend.web.routing import Handler
 
 
@@ -17,6 +17,11 @@ class Session(Protocol):
     @property
     def user_id(self) -> UUID:
         """The user it belongs to."""
+        ...
+
+    @property
+    def session_id(self) -> str:
+        """Tells it from the user's other sessions."""
         ...
 
 
@@ -44,6 +49,18 @@ def guarded(handler: Handler, authenticate: Authenticate) -> Handler:
 def session_of(request: web.Request) -> Session:
     """The session of a request to a guarded route."""
     return cast(Session, request[_SESSION])
+
+
+async def session_shown(request: web.Request, authenticate: Authenticate) -> Session | None:
+    """The live session that a request shows although its route does not ask for one; None: it shows none that lives."""
+    if hdrs.AUTHORIZATION not in request.headers:
+        return None
+    try:
+        return await authenticate(_bearer_token(request))
+    except Fault as fault:
+        if fault.code.family is Family.UNAUTHORIZED:
+            return None
+        raise
 
 
 async def renew_session(request: web.Request) -> None:

@@ -92,18 +92,24 @@ async def test_codes_end_by_time_by_use_and_by_a_newer_one(client: Client, db: a
     assert (await client.post("verify-otp", phone=phone, otp=third)).status == 401
 
 
-async def test_twenty_wrong_codes_a_day_are_the_end_of_codes_for_that_purpose(
+async def test_twenty_wrong_codes_a_day_of_both_purposes_together_are_the_end_of_codes_from_there(
     client: Client, db: asyncpg.Connection
 ) -> None:
     phone = new_phone()
     await client.join(phone)
-    for _ in range(DAILY_CODE_FAILURES // 5):
+
+    async def reset(tried: str) -> Answer:
+        return await client.post("reset-password", phone=phone, otp=tried, new_password=PASSWORD + "!")
+
+    for _ in range(DAILY_CODE_FAILURES // 10):
         code = await client.otp(phone)
         await asyncio.gather(*(client.post("verify-otp", phone=phone, otp=wrong(code, n)) for n in range(1, 6)))
+        code = (await client.post("forgot-password", phone=phone)).body["otp"]
+        await asyncio.gather(*(reset(wrong(code, n)) for n in range(1, 6)))
     assert (await client.post("verify-otp", phone=phone, otp=await client.otp(phone))).code == "invalid_otp"
-    reset = (await client.post("forgot-password", phone=phone)).body["otp"]
-    assert (await client.post("reset-password", phone=phone, otp=reset, new_password=PASSWORD + "!")).status == 200
-    await db.execute("UPDATE otp_challenges SET failures_on = failures_on - 1")
+    assert (await reset((await client.post("forgot-password", phone=phone)).body["otp"])).code == "invalid_otp"
+    await db.execute("UPDATE code_failures SET day = day - 1")
+    assert (await reset((await client.post("forgot-password", phone=phone)).body["otp"])).status == 200
     assert await client.log_in(phone, PASSWORD + "!")
 
 
@@ -130,7 +136,7 @@ async def test_a_lock_ends_after_fifteen_minutes_and_tries_do_not_make_it_longer
     assert await db.fetchval("SELECT failed_at FROM login_failures") == locked
     await db.execute("UPDATE login_failures SET failed_at = failed_at - interval '15 minutes'")
     assert await client.log_in(phone)
-    assert await db.fetchval("SELECT count(*) FROM login_failures") == 0
+    assert await db.fetchval("SELECT failures FROM login_failures") == 0
 
 
 async def test_passwords_given_by_someone_logged_in_count_as_well(client: Client) -> None:
@@ -265,11 +271,14 @@ async def test_what_has_meant_nothing_for_a_day_is_swept_away(
         for days in (0, 2):
             phone = new_phone()
             await client.post("forgot-password", phone=phone)
+            await client.post("reset-password", phone=phone, otp="000000", new_password="a new password")
             await client.post("send-otp", phone=phone, password=PASSWORD)
             await db.execute("UPDATE otp_challenges SET expires_at = expires_at - $1 * interval '1 day'", days)
             await db.execute("UPDATE login_failures SET failed_at = failed_at - $1 * interval '1 day'", days)
+            await db.execute("UPDATE code_failures SET day = day - $1::integer", days)
             await client.post("forgot-password", phone=new_phone())
             await client.post("send-otp", phone=new_phone(), password=PASSWORD)
-        assert await service.auth.sweeper.run_once() == 6
-        assert await service.auth.sweeper.run_once() == 0
+        swept = await service.auth.sweeper.run_once()
+        assert swept == {"codes": 3, "failures": 5, "places": 0, "unverified_accounts": 0}
+        assert not any((await service.auth.sweeper.run_once()).values())
         assert await db.fetchval("SELECT count(*) FROM otp_challenges") == 1

@@ -1,6 +1,7 @@
 """Rate limits under parallel requests, through proxies, and without Redis."""
 
 import asyncio
+import hashlib
 import socket
 from collections import Counter
 
@@ -53,10 +54,43 @@ async def test_a_person_on_the_default_limit_gets_through(database_url: str, red
 async def test_every_auth_endpoint_but_logout_is_limited(database_url: str, redis_url: str) -> None:
     chosen = settings(database_url, redis_url, AUTH_RATE_LIMIT="3/300")
     async with Service(chosen).running() as client:
-        client.token = await client.join()
-        for endpoint in ("signup", "send-otp", "verify-otp", "forgot-password", "reset-password", "change-password"):
+        token = await client.join()
+        for endpoint in ("signup", "send-otp", "verify-otp", "forgot-password", "reset-password"):
             assert (await client.post(endpoint)).code == "rate_limited"
-        assert (await client.post("logout")).status == 204
+        for _ in range(3):
+            assert (await client.post("change-password", token)).code == "validation_failed"
+        assert (await client.post("change-password", token)).code == "rate_limited"
+        assert (await client.post("logout", token)).status == 204
+
+
+async def test_whoever_shows_a_live_session_has_a_limit_of_its_own(database_url: str, redis_url: str) -> None:
+    chosen = settings(database_url, redis_url, AUTH_RATE_LIMIT="6/300")
+    async with Service(chosen).running() as client:
+        phone = new_phone()
+        token, others = await client.join(phone), await client.join()
+        assert (await client.post("forgot-password", phone=phone)).code == "rate_limited"
+        code = (await client.post("forgot-password", token, phone=phone)).body["otp"]
+        fresh = {"phone": phone, "otp": code, "new_password": "a new password"}
+        assert (await client.post("reset-password", "no.token.this", **fresh)).code == "rate_limited"
+        assert (await client.post("reset-password", token, **fresh)).status == 200
+        assert (await client.post("forgot-password", token, phone=phone)).code == "rate_limited", "it has ended"
+        changed = await client.post("change-password", others, old_password=PASSWORD, new_password="a new password")
+        assert changed.status == 200
+
+
+async def test_redis_is_told_neither_phones_nor_addresses(database_url: str, redis_url: str) -> None:
+    chosen = settings(database_url, redis_url, AUTH_RATE_LIMIT="30/300", TRUSTED_PROXIES="127.0.0.0/8")
+    service, phone, address = Service(chosen), new_phone(), "203.0.113.77"
+    async with service.running() as client:
+        client.headers["X-Forwarded-For"] = address
+        token = await client.join(phone)
+        for _ in range(30):
+            await client.post("change-password", token)
+        keys = [key async for key in service.redis.scan_iter(match="gembackend:limit:*")]
+        told = b"\n".join([*keys, *[name for key in keys for name in await service.redis.zrange(key, 0, -1)]])
+    assert len(keys) == 2, "the limits of the address and of the session"
+    for secret in (phone, phone[1:], address, token, hashlib.sha256(address.encode()).hexdigest()[:16]):
+        assert secret.encode() not in told
 
 
 async def test_forwarded_addresses_count_only_from_a_trusted_proxy(database_url: str, redis_url: str) -> None:
@@ -85,19 +119,16 @@ async def test_forwarded_addresses_count_only_from_a_trusted_proxy(database_url:
         assert sum((await addresses(client, *garbage)).values()) == 6
 
 
-async def test_a_phone_is_limited_from_wherever_it_is_tried(database_url: str, redis_url: str) -> None:
+async def test_nobody_uses_up_what_another_address_may_ask_about_a_phone(database_url: str, redis_url: str) -> None:
     chosen = settings(database_url, redis_url, AUTH_RATE_LIMIT="3/300", TRUSTED_PROXIES="127.0.0.0/8")
-    phone, statuses = new_phone(), []
+    phone = new_phone()
     async with Service(chosen).running() as client:
-        for nr in range(6):
-            answer = await client.call(
-                "POST",
-                "/v1/auth/send-otp",
-                {"phone": phone, "password": PASSWORD},
-                headers={"X-Forwarded-For": f"203.0.113.{nr}"},
-            )
-            statuses.append(answer.status)
-    assert statuses == [401, 401, 401, 429, 429, 429]
+        await client.sign_up(phone)
+        client.headers["X-Forwarded-For"] = "203.0.113.1"
+        junk = [await client.post("verify-otp", phone=phone, otp="000000") for _ in range(5)]
+        assert [answer.status for answer in junk] == [401, 401, 401, 429, 429]
+        client.headers["X-Forwarded-For"] = "203.0.113.2"
+        assert await client.log_in(phone)
 
 
 @pytest.mark.parametrize("reached", ["refused", "dead"])

@@ -233,6 +233,30 @@ async def test_a_raised_cost_rehashes_at_the_next_login(
         assert "m=128," in await db.fetchval("SELECT password_hash FROM users")
 
 
+async def test_a_password_that_is_changed_during_a_rehash_stays_changed(
+    database_url: str, redis_url: str, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, phone = settings(database_url, redis_url), new_phone()
+    async with Service(chosen, Cost(memory_kib=64, passes=1)).running() as client:
+        token = await client.join(phone)
+        service = Service(chosen, Cost(memory_kib=128, passes=1))
+        async with service.running() as rehashing:
+            hashed, changes = service.auth.passwords.hash, []
+
+            async def hash_late(password: str) -> str:
+                dearer = await hashed(password)
+                body = {"old_password": PASSWORD, "new_password": "a new password"}
+                changes.append(await client.post("change-password", token, **body))
+                return dearer
+
+            monkeypatch.setattr(service.auth.passwords, "hash", hash_late)
+            await rehashing.post("send-otp", phone=phone, password=PASSWORD)
+        assert [answer.status for answer in changes] == [200]
+        assert "m=64," in await db.fetchval("SELECT password_hash FROM users")
+        assert (await client.post("send-otp", phone=phone, password=PASSWORD)).code == "invalid_credentials"
+        assert await client.log_in(phone, "a new password")
+
+
 async def under_two_hundred_logins(client: Client, phone: str) -> tuple[list[Answer], float]:
     """The answers to that many logins at once, and the 99th percentile of seconds that others wait meanwhile."""
     loop = asyncio.get_running_loop()
@@ -261,24 +285,3 @@ async def test_two_hundred_parallel_logins_do_not_hold_up_others(
             assert {answer.status for answer in refused} == {503}
             assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
     assert slowest[-1] < 0.1, slowest
-
-
-async def test_what_has_meant_nothing_for_a_day_is_swept_away(
-    database_url: str, redis_url: str, db: asyncpg.Connection
-) -> None:
-    service = Service(settings(database_url, redis_url))
-    async with service.running() as client:
-        for days in (0, 2):
-            phone = new_phone()
-            await client.post("forgot-password", phone=phone)
-            await client.post("reset-password", phone=phone, otp="000000", new_password="a new password")
-            await client.post("send-otp", phone=phone, password=PASSWORD)
-            await db.execute("UPDATE otp_challenges SET expires_at = expires_at - $1 * interval '1 day'", days)
-            await db.execute("UPDATE login_failures SET failed_at = failed_at - $1 * interval '1 day'", days)
-            await db.execute("UPDATE code_failures SET day = day - $1::integer", days)
-            await client.post("forgot-password", phone=new_phone())
-            await client.post("send-otp", phone=new_phone(), password=PASSWORD)
-        swept = await service.auth.sweeper.run_once()
-        assert swept == {"codes": 3, "failures": 5, "places": 0, "unverified_accounts": 0}
-        assert not any((await service.auth.sweeper.run_once()).values())
-        assert await db.fetchval("SELECT count(*) FROM otp_challenges") == 1

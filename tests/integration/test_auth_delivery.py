@@ -1,18 +1,21 @@
 """One-time codes on their way to the operator's SMS gateway."""
 
 import asyncio
+import dataclasses
 import hmac
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import pytest
 from aiohttp import web
 
-from gembackend import config
+from gembackend import app, config
 from gembackend.plumbing.metrics import REGISTRY
-from tests.accounts import PASSWORD, Service, new_phone, settings
+from tests.accounts import CHEAP, PASSWORD, Client, Service, new_phone, settings
 
 SECRET = "the gateway's secret"
 
@@ -61,6 +64,12 @@ def chosen(database_url: str, redis_url: str, gateway: Gateway) -> config.Settin
         OTP_WEBHOOK_SECRET=SECRET,
         OTP_RESEND_SECONDS="30",
     )
+
+
+def undelivered() -> float:
+    """How many reset codes have been lost, as the metrics tell."""
+    labels = {"purpose": "reset", "outcome": "undelivered"}
+    return REGISTRY.get_sample_value("gembackend_otp_codes_total", labels) or 0
 
 
 async def test_a_login_code_is_posted_and_signed_and_not_in_the_reply(
@@ -128,6 +137,63 @@ async def test_a_reset_is_answered_alike_and_posted_for_a_real_phone_only(
         assert {answer.code for answer in again} == {"otp_cooldown"}
     posted = {json.loads(gateway.sent.get_nowait()[1])["phone"] for _ in range(gateway.sent.qsize())}
     assert posted <= {known}
+
+
+async def test_a_queue_that_is_full_is_told_to_everybody_and_no_code_is_made(
+    chosen: config.Settings, gateway: Gateway, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gembackend.auth.delivery.MAX_UNDER_WAY", 2)
+    gateway.answers = [None, None]
+    phones = [new_phone() for _ in range(3)]
+    service = Service(chosen)
+    async with service.running() as client:
+        for phone in phones:
+            await client.sign_up(phone)
+        for phone in phones[:2]:
+            assert (await client.post("forgot-password", phone=phone)).status == 200
+            await gateway.sent.get()
+        refused = [await client.post("forgot-password", phone=phone) for phone in (phones[2], phones[0], new_phone())]
+        assert {(answer.status, answer.code) for answer in refused} == {(503, "otp_delivery_failed")}
+        assert len({tuple(sorted(answer.headers)) for answer in refused}) == 1
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+        assert await db.fetchval("SELECT count(*) FROM otp_challenges") == 2
+        await service.auth.delivery.stop(0)
+        await service.auth.delivery.start()
+        assert (await client.post("forgot-password", phone=phones[2])).status == 200, "no wait for what was refused"
+
+
+async def test_parallel_requests_find_room_for_as_many_codes_as_there_is(
+    chosen: config.Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gembackend.auth.delivery.MAX_UNDER_WAY", 3)
+    gateway.answers = [None] * 10
+    phones = [new_phone() for _ in range(10)]
+    service = Service(chosen)
+    async with service.running() as client:
+        for phone in phones:
+            await client.sign_up(phone)
+        answers = await asyncio.gather(*(client.post("forgot-password", phone=phone) for phone in phones))
+        await service.auth.delivery.stop(0)
+        assert Counter(answer.status for answer in answers) == {200: 3, 503: 7}
+
+
+async def test_a_stop_gives_codes_under_way_the_time_that_is_left(
+    database_url: str, redis_url: str, gateway: Gateway
+) -> None:
+    environment = {"OTP_DELIVERY": "webhook", "OTP_WEBHOOK_URL": gateway.url, "OTP_WEBHOOK_SECRET": SECRET}
+    chosen = settings(database_url, redis_url, GEMINI_ENDPOINT="grpc://127.0.0.1:1", **environment)
+    service = app.Service(dataclasses.replace(chosen, server_port=0), password_cost=CHEAP)
+    await service.start()
+    async with Client(service.url) as client:
+        phone, lost = new_phone(), undelivered()
+        await client.sign_up(phone)
+        gateway.answers = [None]
+        assert (await client.post("forgot-password", phone=phone)).status == 200
+        await gateway.sent.get()
+    began = asyncio.get_running_loop().time()
+    await service.stop(1.5)
+    assert asyncio.get_running_loop().time() - began < 4, "not the grace and five seconds"
+    assert undelivered() == lost + 1, "what is given up is told"
 
 
 async def test_showing_codes_in_replies_is_loud(database_url: str, redis_url: str, chosen: config.Settings) -> None:

@@ -91,7 +91,7 @@ async def issue_code(
                 AND c.used_at IS NULL AND EXISTS (SELECT FROM issued)
         )
         SELECT EXISTS (SELECT FROM issued) AS issued, (SELECT user_id FROM issued) AS user_id, (
-            SELECT ceil(extract(epoch FROM c.created_at - now()
+            SELECT ceil(extract(epoch FROM c.created_at - clock_timestamp()
                 + CASE WHEN $6 IS NULL THEN least($7 * 2 ^ c.renewals, $5) ELSE $7 END))::integer
             FROM otp_challenges c, slot s WHERE c.phone_key = $1 AND c.purpose = s.name) AS retry_after
         """,

@@ -29,7 +29,7 @@ from gembackend.users import store as users
 from gembackend.web.address import client_address
 from gembackend.web.body import json_reply, read_body
 from gembackend.web.routing import Handler, Route
-from gembackend.web.session import Session, session_of, session_shown
+from gembackend.web.session import session_of, session_shown
 
 BODY_BYTES = 4096
 GROUP = "Accounts"
@@ -161,22 +161,24 @@ class AuthRoutes:
         return web.Response(status=204)
 
     async def _read(self, request: web.Request, model: type[Model]) -> tuple[Model, Requester]:
-        """The body and who sends it, once the limit of its address, or that of a live session, lets it pass."""
+        """The body and who sends it, once the limit of its address, or that of whoever is logged in, lets it pass."""
+        requester = await self._admitted(request)
+        return await read_body(request, model, limit=BODY_BYTES), requester
+
+    async def _admitted(self, request: web.Request) -> Requester:
+        """Who asks. Others at the same address may have used up its limit: a live session then has that of its user."""
         place = self._auth.codes.place(client_address(request, self._trusted_proxies))
-        session: Session | None = None
+        refusal: Fault | None = None
         try:
             await self._auth.limits.admit("address", place)
-            session = await session_shown(request, self._auth.sessions.authenticate)
         except Fault as fault:
-            if fault.code.name != "rate_limited":
-                raise
-            # Others at the same address may have used up what it has: a session has as much for itself.
-            session = await session_shown(request, self._auth.sessions.authenticate)
+            refusal = fault
+        session = await session_shown(request, self._auth.sessions.authenticate)
+        if refusal is not None:
             if session is None:
-                raise
-            await self._auth.limits.admit("session", self._auth.codes.session_key(session.session_id))
-        body = await read_body(request, model, limit=BODY_BYTES)
-        return body, Requester(place, session.user_id if session else None)
+                raise refusal
+            await self._auth.limits.admit("session", session.user_id.bytes)
+        return Requester(place, session.user_id if session else None)
 
     def _code_sent(self, message: str, code: str | None) -> web.Response:
         expires_in = self._auth.challenges.ttl_seconds

@@ -113,5 +113,8 @@ for _code in FAULT_CODES:
     HTTP_PROBLEMS.labels(_code)
 PROMPTS_REFUSED.labels("backlog_full")
 BILLING_EVENTS.labels("parked")
+CODES.labels("login", "exhausted")
+CODES.labels("reset", "exhausted")
+CODES.labels("reset", "turned_away")
 for _reason in ("client_gone", "session_ended", "room_deleted", "shutting_down", "time_over", "error"):
     STREAMS_CLOSED.labels(_reason)

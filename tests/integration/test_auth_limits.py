@@ -63,7 +63,7 @@ async def test_every_auth_endpoint_but_logout_is_limited(database_url: str, redi
         assert (await client.post("logout", token)).status == 204
 
 
-async def test_whoever_shows_a_live_session_has_a_limit_of_its_own(database_url: str, redis_url: str) -> None:
+async def test_whoever_shows_a_live_session_has_a_limit_of_their_own(database_url: str, redis_url: str) -> None:
     chosen = settings(database_url, redis_url, AUTH_RATE_LIMIT="6/300")
     async with Service(chosen).running() as client:
         phone = new_phone()
@@ -88,7 +88,7 @@ async def test_redis_is_told_neither_phones_nor_addresses(database_url: str, red
             await client.post("change-password", token)
         keys = [key async for key in service.redis.scan_iter(match="gembackend:limit:*")]
         told = b"\n".join([*keys, *[name for key in keys for name in await service.redis.zrange(key, 0, -1)]])
-    assert len(keys) == 2, "the limits of the address and of the session"
+    assert len(keys) == 2, "the limits of the address and of the user"
     for secret in (phone, phone[1:], address, token, hashlib.sha256(address.encode()).hexdigest()[:16]):
         assert secret.encode() not in told
 

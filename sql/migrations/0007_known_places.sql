@@ -3,6 +3,8 @@
 -- This step is not one transaction, because the index of unverified users is built while people go on signing up. Each
 -- of its parts may be run again, and the release before can live with each of them.
 
+SET statement_timeout = 0;
+
 BEGIN;
 
 -- It waits behind long transactions (a backup), and everybody waits behind it: better to give up and be run again.

@@ -1,4 +1,4 @@
-"""The step to schema version 6: processes of version 5 go on beside it, and codes go from one to the other."""
+"""The step to schema version 7: processes of the versions before go on beside it, and it may be run again."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -10,13 +10,15 @@ import pytest
 from gembackend.auth import store
 from gembackend.auth.rules import Purpose, Requester
 from gembackend.auth.store import Redeemed
+from tests.migration.snapshot import SNAPSHOT, dump
+from tests.migration.test_migrate import migrate
 
 KEY, PHONE, USER = b"the phone's key", "+15550001111", UUID(int=1)
 TTL, PAUSE = timedelta(seconds=300), timedelta(seconds=30)
 LOCK = timedelta(seconds=900)
 ELSEWHERE = Requester(b"some place")
 
-# The statements of release with schema version 5, as they were.
+# The statements of the releases before, as they were.
 ISSUE = """
     WITH subject AS (
         SELECT id, token_version FROM users WHERE phone = $3 AND ($6::text IS NULL OR password_hash = $6)
@@ -106,3 +108,11 @@ async def test_a_code_of_a_process_of_now_works_at_one_of_before(connection: asy
     assert await connection.fetchval(REDEEM, KEY, "login", b"wrong", 5, 20, PHONE, None) is None
     assert await connection.fetchval(REDEEM, KEY, "login", b"code", 5, 20, PHONE, None) == USER
     assert await connection.fetchval("SELECT count(*) FROM login_failures") == 0
+
+
+async def test_it_is_taken_up_again_after_it_was_broken_off(database_url: str, connection: asyncpg.Connection) -> None:
+    await connection.execute("DELETE FROM schema_migrations WHERE version = 7")
+    await connection.execute("DROP INDEX users_unverified")
+    status, said = migrate(database_url)
+    assert status == 0, said
+    assert dump(database_url) == SNAPSHOT.read_text()

@@ -3,7 +3,6 @@
 Every fault is collected before any is reported, each names its variable, and no value is ever echoed.
 """
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,9 +12,9 @@ from urllib.parse import quote, urlsplit
 
 from gembackend.environment import ConfigError as ConfigError
 from gembackend.environment import Reader
-from gembackend.plumbing import redis_address, traces
+from gembackend.plumbing import addresses, redis_address, traces
+from gembackend.plumbing.addresses import Network as Network
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Mode = Literal["dev", "serve", "store"]
 """What the settings are for: `store` commands need the database alone."""
 
@@ -84,16 +83,17 @@ class Settings:
     warnings: tuple[str, ...]
     """What is allowed and yet hardly meant, a sentence each."""
 
+    @property
+    def path_prefix(self) -> str:
+        """The path below which browsers see the service, such as `/api`; empty when it has a host to itself."""
+        return urlsplit(self.public_base_url).path
+
 
 def _rate_limit(raw: str) -> RateLimit:
     match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", raw)
     if not match:
         raise ValueError
     return RateLimit(int(match[1]), int(match[2]))
-
-
-def _networks(raw: str) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in raw.split(",") if part.strip())
 
 
 def _database_url(env: Reader) -> str | None:
@@ -176,11 +176,21 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
         environment=env.choice(  # type: ignore[arg-type]
             "ENVIRONMENT", ("development", "production"), "development" if dev else "production"
         ),
-        server_host=env.text("SERVER_HOST") or ("127.0.0.1" if dev else "0.0.0.0"),
+        server_host=env.parsed(
+            "SERVER_HOST",
+            lambda raw: ",".join(addresses.hosts(raw)),
+            "127.0.0.1" if dev else "0.0.0.0",
+            "addresses or names to listen on, comma-separated and without ports",
+        ),
         server_port=port,
         metrics_port=env.integer("METRICS_PORT", 0, 1, 65535) or None,
-        public_base_url=(env.url("PUBLIC_BASE_URL", ("http", "https")) or f"http://127.0.0.1:{port}").rstrip("/"),
-        trusted_proxies=env.parsed("TRUSTED_PROXIES", _networks, (), "a comma-separated list of CIDRs"),
+        public_base_url=env.parsed(
+            "PUBLIC_BASE_URL",
+            addresses.base_url,
+            f"http://127.0.0.1:{port}",
+            "a URL starting with http:// or https://, with or without a path, and nothing behind it",
+        ),
+        trusted_proxies=env.parsed("TRUSTED_PROXIES", addresses.networks, (), "a comma-separated list of CIDRs"),
         database_url=_database_url(env),
         database_pool_size=env.integer("DATABASE_POOL_SIZE", 10, 2, 500),
         redis_url=_redis_url(env),

@@ -83,6 +83,20 @@ def test_the_seeds_own_names_are_taken() -> None:
         ("LOG_LEVEL", "loud"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ("PUBLIC_BASE_URL", "chat.example.org"),
+        ("PUBLIC_BASE_URL", "https:///api"),
+        ("PUBLIC_BASE_URL", "https://:8443/api"),
+        ("PUBLIC_BASE_URL", "https://chat.example.org/api?key=1"),
+        ("PUBLIC_BASE_URL", "https://chat.example.org/#docs"),
+        ("PUBLIC_BASE_URL", "https://chat.example.org/a//b"),
+        ("PUBLIC_BASE_URL", "https://chat.example.org/a/../b"),
+        ("PUBLIC_BASE_URL", "https://chat.example.org/a b"),
+        ("PUBLIC_BASE_URL", "https://chat.example.org:99999"),
+        ("PUBLIC_BASE_URL", "https://me:secret@chat.example.org"),
+        ("SERVER_HOST", "http://0.0.0.0"),
+        ("SERVER_HOST", "0.0.0.0:3000"),
+        ("SERVER_HOST", "[::]:3000"),
+        ("SERVER_HOST", ":::"),
+        ("SERVER_HOST", " , ,"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_and_not_echoed(name: str, value: str) -> None:
@@ -121,6 +135,34 @@ def test_traces_have_one_switch_and_go_where_otlp_says() -> None:
         assert config.load({**PRODUCTION, **environ}, "serve").traces_endpoint == endpoint
     told = faults({**PRODUCTION, general: "http://collector:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
     assert told == ["OTEL_EXPORTER_OTLP_PROTOCOL must be one of http/protobuf"]
+
+
+def test_a_service_may_have_a_path_below_a_host() -> None:
+    for given, base, prefix in (
+        ("https://chat.example.org", "https://chat.example.org", ""),
+        ("https://chat.example.org/", "https://chat.example.org", ""),
+        ("https://chat.example.org/api", "https://chat.example.org/api", "/api"),
+        ("https://chat.example.org:8443/a-b/v2.1//", "https://chat.example.org:8443/a-b/v2.1", "/a-b/v2.1"),
+        ("http://[::1]:3000/chat", "http://[::1]:3000/chat", "/chat"),
+    ):
+        settings = config.load({**PRODUCTION, "PUBLIC_BASE_URL": given}, "serve")
+        assert (settings.public_base_url, settings.path_prefix) == (base, prefix)
+
+
+def test_one_may_listen_on_several_addresses() -> None:
+    for given, listened in (
+        ("::", "::"),
+        ("[::]", "::"),
+        (" 127.0.0.1 , ::1,", "127.0.0.1,::1"),
+        ("localhost,localhost", "localhost"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+    ):
+        assert config.load({**PRODUCTION, "SERVER_HOST": given}, "serve").server_host == listened
+
+
+def test_a_trusted_network_may_be_written_in_either_family() -> None:
+    settings = config.load({**PRODUCTION, "TRUSTED_PROXIES": "::ffff:10.0.0.0/104, 192.168.1.7, fd00::/8"}, "serve")
+    assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.0/8", "192.168.1.7/32", "fd00::/8"]
 
 
 def test_opentelemetry_finds_its_variables_of_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

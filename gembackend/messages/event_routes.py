@@ -127,13 +127,13 @@ class EventRoutes:
         first = behind = story.place.ended
         while True:
             async with self._database.connection() as connection:
-                entries = await store.story(connection, user_id, chatroom_id, behind, PAGE)
+                entries, more = await store.story(connection, user_id, chatroom_id, behind, PAGE)
                 if not entries and not await chatrooms.exists(connection, user_id, chatroom_id):
                     return False
             if behind == first:
                 story.begin()
             _add(stream, story.read(entries))
-            if len(entries) < PAGE or not stream.connected:
+            if not more or not stream.connected:
                 return True
             behind = entries[-1].sequence
             await stream.flush()

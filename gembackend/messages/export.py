@@ -12,7 +12,7 @@ from gembackend.plumbing.faults import not_found
 from gembackend.plumbing.postgres import Database
 
 PAGE = 100
-"""How many messages are in memory at once."""
+"""How many messages are in memory at once, and no more bytes than a page of the list has."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -61,8 +61,7 @@ async def _unanswered(database: Database, user_id: UUID, begun: store.Begun) -> 
     unfinished, after, more = list(begun.unfinished), 0, True
     while more:
         async with database.connection() as connection:
-            page = await store.ended_unanswered(connection, user_id, begun, after, PAGE)
-        more = len(page) == PAGE
+            page, more = await store.ended_unanswered(connection, user_id, begun, after, PAGE)
         after = page[-1][0] if more else begun.last_sequence
         due = [numbered for numbered in unfinished if numbered[0] <= after]
         unfinished = unfinished[len(due) :]

@@ -60,30 +60,35 @@ async def messages(
     connection: Connection, user_id: UUID, begun: Begun, after: int, limit: int
 ) -> list[tuple[int, Message]]:
     """Up to `limit` messages with their positions, oldest first, behind position `after` and not behind the last."""
-    page = await store.page(connection, user_id, begun.chatroom.id, after, limit)
+    page, _ = await store.page(connection, user_id, begun.chatroom.id, after, limit)
     return [(position, message) for position, message in page if position <= begun.last_position]
 
 
 async def ended_unanswered(
     connection: Connection, user_id: UUID, begun: Begun, after: int, limit: int
-) -> list[tuple[int, Prompt]]:
-    """Up to `limit` prompts with their sequences that had failed or been cancelled, oldest first, behind `after`.
+) -> tuple[list[tuple[int, Prompt]], bool]:
+    """Up to `limit` prompts with their sequences that had failed or been cancelled, oldest first, behind `after`; and
+    whether there are more.
 
     One of the unfinished may have ended in a transaction that is older than the export and was committed later.
     """
     rows = await connection.fetch(
-        f"""
-        {store.PROMPT}
-        WHERE p.chatroom_id = $2 AND p.user_id = $1 AND p.status IN ('failed', 'cancelled') AND p.finished_at <= $3
-          AND p.sequence > $4 AND p.sequence <= $5 AND p.id <> ALL ($6::uuid[])
-        ORDER BY p.sequence LIMIT $7
-        """,
+        store.page_of(
+            f"""
+            {store.PROMPT}
+            WHERE p.chatroom_id = $3 AND p.user_id = $2 AND p.status IN ('failed', 'cancelled') AND p.finished_at <= $4
+              AND p.sequence > $5 AND p.sequence <= $6 AND p.id <> ALL ($7::uuid[])
+            ORDER BY p.sequence
+            """,
+            key="sequence",
+            size="octet_length(prompt)",
+        ),
+        limit,
         user_id,
         begun.chatroom.id,
         begun.exported_at,
         after,
         begun.last_sequence,
         [prompt.id for _, prompt in begun.unfinished],
-        limit,
     )
-    return [(row["sequence"], store.prompt_of(row)) for row in rows]
+    return [(row["sequence"], store.prompt_of(row)) for row in rows], store.more_behind(rows)

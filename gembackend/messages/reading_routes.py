@@ -55,6 +55,10 @@ class ReadingRoutes:
                 reply=MessagePage,
                 parameters=PAGING,
                 group=GROUP,
+                description=(
+                    "The room's messages, oldest first. A page ends after about 1 MiB of texts, although fewer than "
+                    "`limit` are on it: `next_cursor` says whether there are more."
+                ),
             ),
             Route(
                 "GET",
@@ -67,7 +71,7 @@ class ReadingRoutes:
                 group=GROUP,
                 description=(
                     "The room as it is when the request arrives, streamed, to be saved as a file. A transfer that ends "
-                    "without its last chunk is not whole: ask again. A client that reads nothing for 30 seconds is cut "
+                    "without its last chunk is not whole: ask again. A client that reads nothing for 15 seconds is cut "
                     "off."
                 ),
             ),
@@ -95,10 +99,9 @@ class ReadingRoutes:
         if page.cursor is not None and not (page.cursor.isascii() and page.cursor.isdigit() and len(page.cursor) < 19):
             raise _no_cursor()
         async with self._database.connection() as connection:
-            found = await store.page(connection, user_id, chatroom_id, int(page.cursor or -1), page.limit + 1)
+            found, more = await store.page(connection, user_id, chatroom_id, int(page.cursor or -1), page.limit)
             if not found and not await chatrooms.exists(connection, user_id, chatroom_id):
                 raise not_found("chatroom")
-        more, found = len(found) > page.limit, found[: page.limit]
         cursor = encode_cursor(str(found[-1][0])) if more else None
         return json_reply(MessagePage(messages=[message for _, message in found], next_cursor=cursor))
 

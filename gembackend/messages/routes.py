@@ -12,7 +12,7 @@ from gembackend.messages.verdicts import REFUSALS, problem_with_regenerating, ta
 from gembackend.plumbing.faults import Fault, invalid, not_found
 from gembackend.plumbing.ids import new_id
 from gembackend.plumbing.postgres import Database
-from gembackend.web.body import json_reply, read_body
+from gembackend.web.body import bytes_for, json_reply, read_body
 from gembackend.web.middleware import request_id
 from gembackend.web.params import IDEMPOTENCY_KEY, PREFER, idempotency_key, path_id, prefer_wait, preference_applied
 from gembackend.web.routing import Route
@@ -118,7 +118,7 @@ class MessageRoutes:
         user_id, wait = session_of(request).user_id, prefer_wait(request)
         chatroom_id = path_id(request, "chatroom_id", "chatroom")
         key = idempotency_key(request)
-        body = await read_body(request, NewMessage)
+        body = await read_body(request, NewMessage, limit=bytes_for(self._longest_prompt))
         if problem := problem_with(body.prompt, self._longest_prompt):
             raise invalid("prompt", problem)
         new = NewPrompt(new_id(), user_id, chatroom_id, body.prompt, key, request_id(request))

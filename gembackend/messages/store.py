@@ -18,6 +18,9 @@ PROMPT = """
     FROM prompts p LEFT JOIN chatrooms_messages m ON m.prompt_id = p.id AND m.role = 'assistant'
 """
 
+PAGE_BYTES = 1024 * 1024
+"""How many bytes of texts a page may have, unless its first row alone has more."""
+
 
 async def prompt(connection: Connection, user_id: UUID, prompt_id: UUID) -> Prompt | None:
     """One prompt with its reply."""
@@ -52,34 +55,65 @@ async def starting_place(connection: Connection, user_id: UUID, chatroom_id: UUI
     return (row["last_sequence"], stories.starting_place(*row)) if row else None
 
 
-async def story(connection: Connection, user_id: UUID, chatroom_id: UUID, behind: int, limit: int) -> list[Entry]:
-    """Up to `limit` prompts of a room behind a sequence, in the order of the room."""
+async def story(
+    connection: Connection, user_id: UUID, chatroom_id: UUID, behind: int, limit: int
+) -> tuple[list[Entry], bool]:
+    """Up to `limit` prompts of a room behind a sequence, in the order of the room, and whether there are more."""
     rows = await connection.fetch(
-        PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 AND p.sequence > $3 ORDER BY p.sequence LIMIT $4",
+        page_of(
+            PROMPT + "WHERE p.chatroom_id = $3 AND p.user_id = $2 AND p.sequence > $4 ORDER BY p.sequence",
+            key="sequence",
+            size="octet_length(prompt) + coalesce(octet_length(reply), 0)",
+        ),
+        limit,
         user_id,
         chatroom_id,
         behind,
-        limit,
     )
-    return [Entry(row["sequence"], row["fence"], prompt_of(row)) for row in rows]
+    return [Entry(row["sequence"], row["fence"], prompt_of(row)) for row in rows], more_behind(rows)
 
 
 async def page(
     connection: Connection, user_id: UUID, chatroom_id: UUID, after: int, limit: int
-) -> list[tuple[int, Message]]:
-    """Up to `limit` messages with their positions, oldest first, behind position `after`."""
+) -> tuple[list[tuple[int, Message]], bool]:
+    """Up to `limit` messages with their positions, oldest first, behind a position, and whether there are more."""
     rows = await connection.fetch(
-        """
-        SELECT m.position, m.id, m.role, m.content, m.created_at, m.prompt_id
-        FROM chatrooms_messages m JOIN chatrooms_metadata r ON r.id = m.chatroom_id
-        WHERE r.id = $2 AND r.user_id = $1 AND m.position > $3 ORDER BY m.position LIMIT $4
-        """,
+        page_of(
+            """
+            SELECT m.position, m.id, m.role, m.content, m.created_at, m.prompt_id
+            FROM chatrooms_messages m JOIN chatrooms_metadata r ON r.id = m.chatroom_id
+            WHERE r.id = $3 AND r.user_id = $2 AND m.position > $4 ORDER BY m.position
+            """,
+            key="position",
+            size="octet_length(content)",
+        ),
+        limit,
         user_id,
         chatroom_id,
         after,
-        limit,
     )
-    return [(row["position"], message_of(row)) for row in rows]
+    return [(row["position"], message_of(row)) for row in rows], more_behind(rows)
+
+
+def page_of(select: str, *, key: str, size: str) -> str:
+    """The statement that reads a page of what `select` finds in the order of `key`: at most $1 rows, and PAGE_BYTES.
+
+    `size` is a row's bytes. It costs nothing to ask for, as PostgreSQL knows a text's length without reading it; so
+    what the page leaves out is neither read nor sent.
+    """
+    return f"""
+        WITH found AS ({select} LIMIT $1::integer + 1)
+        SELECT * FROM (
+            SELECT found.*, row_number() OVER so_far AS number, sum({size}) OVER so_far AS bytes,
+                   count(*) OVER () AS numbered
+            FROM found WINDOW so_far AS (ORDER BY {key})
+        ) counted WHERE number = 1 OR (number <= $1 AND bytes <= {PAGE_BYTES}) ORDER BY {key}
+    """  # noqa: S608  # put together of what stands in the stores
+
+
+def more_behind(rows: list[Record]) -> bool:
+    """Whether there are more rows behind those that `page_of` gave."""
+    return bool(rows) and rows[0]["numbered"] > len(rows)
 
 
 async def to_regenerate(connection: Connection, user_id: UUID, prompt_id: UUID, key: str | None) -> Regenerable | None:

@@ -19,7 +19,7 @@ from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts import outcome
 from gembackend.prompts.feed import Feed, FeedPoll
-from gembackend.web import streaming
+from gembackend.web import flow
 from tests.accounts import CHEAP, Client, settings
 from tests.listeners import ENDS, Listener, listening, names, stories, text_of
 from tests.processes import until
@@ -265,7 +265,7 @@ async def test_a_long_story_is_told_page_by_page(whole: Whole, monkeypatch: pyte
 async def test_a_story_that_could_not_be_read_is_read_again(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     read, failures, away = store.story, 0, False
 
-    async def failing(*arguments: Any) -> list[Entry]:
+    async def failing(*arguments: Any) -> tuple[list[Entry], bool]:
         nonlocal failures
         failures += away
         if away:
@@ -393,7 +393,7 @@ async def test_a_stream_ends_when_the_process_shuts_down_and_goes_on_elsewhere(w
 
 
 async def test_a_client_that_reads_nothing_is_cut_off(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(flow, "STALL_SECONDS", 0.3)
     whole.gemini.default = Behaviour(text="🐢" * outcome.LONGEST_REPLY)
     room = await whole.room()
     narrow = socket.socket()

@@ -18,7 +18,7 @@ from gembackend.messages.models import RoomExport
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.metrics import HTTP_IN_FLIGHT
 from gembackend.plumbing.postgres import Database
-from gembackend.web import streaming
+from gembackend.web import flow
 from tests.processes import until
 from tests.whole import Whole, whole_service
 
@@ -226,7 +226,7 @@ async def test_a_client_that_does_not_read_holds_no_connection_and_is_cut_off(
     assert await at_work() == 1
     response.close()
     await until(gone(0), "the handler of a client that left is over")
-    monkeypatch.setattr(streaming, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(flow, "STALL_SECONDS", 0.3)
     response = await begun(whole, room)
     await until(gone(0), "the handler of a client that does not read is over")
     with pytest.raises(aiohttp.ClientPayloadError):

@@ -42,6 +42,7 @@ BUILD.info({"version": __version__})
 
 HTTP_SECONDS = _histogram("http_request_duration_seconds", "Time to answer a request.", "method", "route", "status")
 HTTP_IN_FLIGHT = _gauge("http_requests_in_flight", "Requests being answered now.")
+CLIENTS_CUT = _counter("clients_cut", "Connections cut because the client read nothing of what was there for it.")
 HTTP_PROBLEMS = _counter("http_problems", "Requests answered with a problem document, by its code.", "code")
 
 PROMPTS_ACCEPTED = _counter("prompts_accepted", "Prompts accepted.")

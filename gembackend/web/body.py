@@ -14,9 +14,15 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gembackend.plumbing.faults import Fault, invalid
+from gembackend.plumbing.models import Body
+from gembackend.web.routing import Handler
 
 BODY_SECONDS = 15.0
 BODY_BYTES = 64 * 1024
+ESCAPED_BYTES = 12
+"""The most that JSON makes of one character: `\\ud83d\\ude00` is one."""
+AROUND_BYTES = 1024
+"""What may surround a text in its body."""
 
 _AT = re.compile(r"(?P<message>.*) - at `\$\.?(?P<field>.*)`", re.DOTALL)
 _NAMED = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<field>.*)`", re.DOTALL)
@@ -25,16 +31,36 @@ _NAMED = re.compile(r"Object (?P<what>missing required|contains unknown) field `
 Model = TypeVar("Model", bound=msgspec.Struct)
 
 
+class _Nothing(Body, frozen=True):
+    """A body without members."""
+
+
+def refusing_bodies(handler: Handler) -> Handler:
+    """The handler of a route that takes no body, behind a check that there is none, or none that says anything."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        if request.can_read_body:
+            raw = await read_bytes(request, limit=BODY_BYTES)
+            if raw.strip():
+                _check_media_type(request)
+                _parsed(raw, _Nothing)
+        return await handler(request)
+
+    return checked
+
+
+def bytes_for(characters: int) -> int:
+    """The limit of a body that has a text of so many characters: no spelling of it is too long."""
+    return max(BODY_BYTES, ESCAPED_BYTES * characters + AROUND_BYTES)
+
+
 async def read_body(request: web.Request, model: type[Model], *, limit: int = BODY_BYTES) -> Model:
     """The request's JSON body as a model; raises Fault with the 400, 413, 415 or 422 that it deserves."""
     _check_media_type(request)
     raw = await read_bytes(request, limit=limit)
     if not raw.strip():
         raise Fault("malformed_json", "The body is empty; a JSON object is expected.")
-    try:
-        parsed = msgspec.json.decode(raw, type=model)
-    except (ValueError, RecursionError) as error:
-        raise _refusal(raw, error) from error
+    parsed = _parsed(raw, model)
     for field in parsed.__struct_fields__:
         value = getattr(parsed, field)
         if isinstance(value, str) and "\0" in value:
@@ -68,6 +94,13 @@ def json_reply(value: Any, *, status: int = 200, headers: Mapping[str, str] | No
     return web.Response(
         body=msgspec.json.encode(value), status=status, headers=headers, content_type="application/json"
     )
+
+
+def _parsed(raw: bytes, model: type[Model]) -> Model:
+    try:
+        return msgspec.json.decode(raw, type=model)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(raw, error) from error
 
 
 def _check_media_type(request: web.Request) -> None:

@@ -1,21 +1,27 @@
-"""The HTTP/1.1 connection: aiohttp's, with a bound on how long headers may take and with our own error page.
+"""The HTTP/1.1 connection: aiohttp's, with bounds on how slowly it may be written and read, and our own error page.
 
 aiohttp answers a request that it cannot parse with a page of its own, which names its version and quotes the
-parser, and logs the offending line whole; it also lets a connection send its headers as slowly as it likes.
+parser, and logs the offending line whole; it also lets a connection send its headers as slowly as it likes, and
+read its answers never.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage, StreamWriter
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.logs import logger
 from gembackend.web import problems
+from gembackend.web.flow import SlicingWriter, Watch
 from gembackend.web.middleware import UNMATCHED, account, dress, request_id
+from gembackend.web.target import Targets
 
 HEADERS_SECONDS = 10.0
 HEADER_BYTES = 16 * 1024
@@ -28,16 +34,36 @@ log = logger(__name__)
 
 
 class ConnectionServer(web.Server):
-    """Makes a `Connection` for each socket."""
+    """Makes a `Connection` for each socket, and of what comes over it a request as `targets` and `web.flow` want it."""
+
+    def __init__(self, plain: web.Server, targets: Targets) -> None:
+        super().__init__(plain.request_handler, request_factory=self._request)
+        self._plain_factory = plain.request_factory
+        self._targets = targets
 
     def __call__(self) -> "Connection":
         return Connection(self, loop=self._loop, **self._kwargs)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        """The request of a message; `raw_path` is the target as it was sent."""
+        assert isinstance(protocol, Connection) and isinstance(writer, StreamWriter)
+        message = message._replace(url=self._targets.of(message.url))
+        return self._plain_factory(message, payload, protocol, SlicingWriter(writer, protocol.watch), task)
 
 
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_headers_timer", "_when_lost")
+    __slots__ = ("_headers_timer", "_when_lost", "watch")
+
+    watch: Watch
 
     def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(
@@ -59,6 +85,7 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give a new connection HEADERS_SECONDS to send a request's headers."""
+        self.watch = Watch(self._loop, cast(asyncio.Transport, transport))
         super().connection_made(transport)
         self._await_headers()
 
@@ -79,8 +106,9 @@ class Connection(RequestHandler):
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the clock with the connection, and let the handler of a long answer know."""
+        """Forget the clocks with the connection, and let the handler of a long answer know."""
         self._stop_timer()
+        self.watch.end()
         super().connection_lost(exc)
         if self._when_lost is not None:
             self._when_lost()

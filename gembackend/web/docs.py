@@ -5,7 +5,7 @@ The page is Swagger UI, which comes with the package: a browser needs nothing bu
 
 import asyncio
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ _TYPES = {
 
 
 class DocRoutes:
-    """/openapi.json and /docs; `routes` are all the others of the application."""
+    """/openapi.json and /docs; `routes` are all the others of the application, `prefix` the path below which browsers
+    see them."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], prefix: str = "") -> None:
         self._routes = routes
+        self._prefix = prefix
 
     def table(self) -> list[Route]:
         """What is served where."""
@@ -56,10 +58,12 @@ class DocRoutes:
         body = await asyncio.to_thread(lambda: self._document)
         return web.Response(body=body, content_type="application/json")
 
-    async def page(self, _request: web.Request) -> web.Response:
+    async def page(self, request: web.Request) -> web.Response:
         """Show the description to a person, with a way to try it out."""
+        # What the page names is named from its own address, which a slash at the end makes a directory.
+        here = b"" if request.raw_path.partition("?")[0].endswith("/") else b"docs/"
         return web.Response(
-            body=(ASSETS / "index.html").read_bytes(),
+            body=_file("index.html").replace(b"docs/", here),
             content_type="text/html",
             charset="utf-8",
             headers={hdrs.CONTENT_SECURITY_POLICY: CONTENT_SECURITY_POLICY},
@@ -70,9 +74,15 @@ class DocRoutes:
         name = request.match_info["asset"]
         if name not in _TYPES:
             raise not_found("file")
-        return web.Response(body=(ASSETS / name).read_bytes(), content_type=_TYPES[name], charset="utf-8")
+        return web.Response(body=_file(name), content_type=_TYPES[name], charset="utf-8")
 
     @cached_property
     def _document(self) -> bytes:
         """Made when it is first asked for, which takes some tens of milliseconds."""
-        return msgspec.json.encode(describe([*self._routes, *self.table()]))
+        return msgspec.json.encode(describe([*self._routes, *self.table()], self._prefix))
+
+
+@cache
+def _file(name: str) -> bytes:
+    """A file of the page, read once: however many ask for it, it is in memory once."""
+    return (ASSETS / name).read_bytes()

@@ -9,7 +9,7 @@ from aiohttp import web
 from gembackend.web.connection import Connection
 from gembackend.web.middleware import settle
 from gembackend.web.routing import Parameter
-from gembackend.web.streaming import send
+from gembackend.web.streaming import begin
 
 MEDIA_TYPE = "text/event-stream"
 RECONNECT_MILLISECONDS = 1000
@@ -29,14 +29,14 @@ class EventStream:
 
     def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
         self._request = request
-        self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no", **headers})
+        self._headers = {"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no", **headers}
         self._unsent = bytearray(b": listening\n\n")
         self._first = b"retry: %d\n" % RECONNECT_MILLISECONDS
 
     async def open(self, gone: Callable[[], None]) -> None:
         """Begin the answer; the request counts as answered from now on. `gone` is called when the client is."""
         cast(Connection, self._request.protocol).when_lost(gone)
-        await self._response.prepare(self._request)
+        self._response = await begin(self._request, self._headers)
         settle(self._request)
 
     @property
@@ -54,12 +54,12 @@ class EventStream:
         self._first = b""
 
     async def flush(self) -> None:
-        """Send what has been added; a client that is gone, or takes nothing for long, is not `connected` any more."""
+        """Send what has been added; a client that is gone, or was cut off, is not `connected` any more."""
         if not self._unsent:
             return
         unsent, self._unsent = bytes(self._unsent), bytearray()
-        with suppress(ConnectionError, TimeoutError):
-            await send(self._request, self._response, unsent)
+        with suppress(ConnectionError):
+            await self._response.write(unsent)
 
     async def beat(self) -> None:
         """Send a comment, which keeps proxies from closing the connection and finds out whether it is there."""

@@ -17,8 +17,8 @@ from gembackend.web.routing import Parameter, Route
 _NAMED = re.compile(r"{(\w+)}")
 
 
-def describe(routes: Sequence[Route]) -> dict[str, Any]:
-    """The OpenAPI document of these routes."""
+def describe(routes: Sequence[Route], prefix: str = "") -> dict[str, Any]:
+    """The OpenAPI document of these routes, which browsers see below a prefix."""
     requests = {kind for route in routes for kind in (route.body, route.raw_body) if kind is not None}
     replies = {route.reply for route in routes if route.reply is not None}
     schemas = components([*requests], [Problem, *replies])
@@ -34,7 +34,7 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
             "description": INTRODUCTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "Where this description came from."}],
+        "servers": [{"url": prefix or "/", "description": "Where this description came from."}],
         "tags": [{"name": name, "description": text} for name, text in GROUPS.items()],
         "paths": paths,
         "components": {

@@ -9,7 +9,7 @@ from gembackend.web.routing import Route
 
 _ANY = ("malformed_request", "internal_error")
 _SESSION = ("unauthorized", "database_unavailable", "shutting_down")
-_BODY = ("malformed_json", "payload_too_large", "unsupported_media_type", "validation_failed", "database_unavailable")
+_BODY = ("malformed_json", "payload_too_large", "unsupported_media_type", "validation_failed")
 
 
 def codes_of(route: Route) -> list[Code]:
@@ -18,6 +18,8 @@ def codes_of(route: Route) -> list[Code]:
     if route.session:
         names.update(_SESSION)
     if route.body is not None:
+        names.update((*_BODY, "database_unavailable"))
+    if route.refuses_bodies:
         names.update(_BODY)
     if any(parameter.type is not str for parameter in route.parameters):
         names.add("validation_failed")

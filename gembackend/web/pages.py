@@ -6,13 +6,12 @@ from typing import Literal
 
 import msgspec
 from aiohttp import hdrs, web
-from prometheus_client.exposition import choose_encoder
 
 from gembackend import __version__
 from gembackend.plumbing.health import Trouble
 from gembackend.plumbing.logs import logger
-from gembackend.plumbing.metrics import REGISTRY
 from gembackend.web.body import json_reply
+from gembackend.web.exposition import Exposition
 from gembackend.web.routing import Route
 
 READY_SECONDS = 0.8
@@ -52,23 +51,21 @@ class Card(msgspec.Struct):
     links: dict[str, str]
 
 
-_CARD = Card(
-    name="gembackend",
-    version=__version__,
-    links={
-        "documentation": "/docs",
-        "description": "/openapi.json",
-        "liveness": "/livez",
-        "readiness": "/readyz",
-    },
-)
+_LINKS = {
+    "documentation": "/docs",
+    "description": "/openapi.json",
+    "liveness": "/livez",
+    "readiness": "/readyz",
+}
 
 
 class PageRoutes:
-    """Routes that need no session and no room."""
+    """Routes that need no session and no room; `prefix` is the path below which browsers see them."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, prefix: str = "") -> None:
         self._health = health
+        links = {name: prefix + path for name, path in _LINKS.items()}
+        self._card = Card(name="gembackend", version=__version__, links=links)
 
     def table(self) -> list[Route]:
         """What is served where."""
@@ -88,7 +85,7 @@ class PageRoutes:
 
     async def card(self, _request: web.Request) -> web.Response:
         """Say what this is."""
-        return json_reply(_CARD)
+        return json_reply(self._card)
 
     async def livez(self, _request: web.Request) -> web.Response:
         """Answer, touching nothing."""
@@ -115,10 +112,4 @@ def _check(trouble: Trouble | None) -> Check:
 def metrics_route() -> Route:
     """The route of /metrics, on the main listener or on one of its own."""
     media = ("text/plain", "application/openmetrics-text")
-    return Route("GET", "/metrics", scrape, "Metrics for Prometheus", session=False, media=media)
-
-
-async def scrape(request: web.Request) -> web.Response:
-    """Every metric, as Prometheus text or as OpenMetrics, whichever is asked for."""
-    encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
-    return web.Response(body=encode(REGISTRY), headers={hdrs.CONTENT_TYPE: content_type})
+    return Route("GET", "/metrics", Exposition().scrape, "Metrics for Prometheus", session=False, media=media)

@@ -56,3 +56,8 @@ class Route:
     raw_body: type[msgspec.Struct] | None = None
     group: str = "Service"
     description: str = ""
+
+    @property
+    def refuses_bodies(self) -> bool:
+        """Whether a body has to be empty or `{}`. One that comes with GET is ignored, as RFC 9110 (9.3.1) has it."""
+        return self.method != "GET" and self.body is None and self.raw_body is None

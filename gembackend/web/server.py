@@ -2,36 +2,43 @@
 
 from collections.abc import Iterable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from gembackend.config import Settings
+from gembackend.plumbing.addresses import hosts, url_of
+from gembackend.web import sockets
+from gembackend.web.body import refusing_bodies
 from gembackend.web.connection import ConnectionServer
 from gembackend.web.docs import DocRoutes
 from gembackend.web.middleware import dress, observed
 from gembackend.web.pages import Health, PageRoutes, metrics_route
 from gembackend.web.routing import Route
 from gembackend.web.session import Authenticate, guarded
+from gembackend.web.target import Targets
 from gembackend.web.tracing import traced
 
 BACKLOG = 1024
 
 ROUTES: web.AppKey[tuple[Route, ...]] = web.AppKey("routes")
 """Everything that an application serves."""
+TARGETS: web.AppKey[Targets] = web.AppKey("targets")
+"""How its paths may be spelt."""
 
 
 def build_app(
     routes: Iterable[Route], *, authenticate: Authenticate, health: Health, settings: Settings
 ) -> web.Application:
     """The rooms' routes and the service's own pages behind the session check and the middleware."""
-    table = [*routes, *PageRoutes(health).table()]
+    prefix = settings.path_prefix
+    table = [*routes, *PageRoutes(health, prefix).table()]
     if settings.metrics_port is None:
         table.append(metrics_route())
-    table.extend(DocRoutes(table).table())
-    app = _application(traced, observed) if settings.traces_endpoint else _application(observed)
-    app[ROUTES] = tuple(table)
+    table.extend(DocRoutes(table, prefix).table())
+    app = _application(table, [traced, observed] if settings.traces_endpoint else [observed], prefix)
     for route in table:
-        handler = guarded(route.handler, authenticate) if route.session else route.handler
+        handler = refusing_bodies(route.handler) if route.refuses_bodies else route.handler
+        handler = guarded(handler, authenticate) if route.session else handler
         if route.method == "GET":
             app.router.add_get(route.path, handler, allow_head=not route.stream)
         else:
@@ -41,46 +48,54 @@ def build_app(
 
 def metrics_app() -> web.Application:
     """The application of the separate metrics listener: /metrics and nothing else."""
-    app = _application(observed)
     route = metrics_route()
+    app = _application([route], [observed])
     app.router.add_get(route.path, route.handler)
     return app
 
 
-def _application(*middlewares: Middleware) -> web.Application:
-    app = web.Application(middlewares=middlewares)
-    app.on_response_prepare.append(_dress)
+def _application(table: Iterable[Route], middlewares: Iterable[Middleware], prefix: str = "") -> web.Application:
+    """An application for these routes, which browsers see below a prefix."""
+
+    async def dressed(request: web.Request, response: web.StreamResponse) -> None:
+        dress(request, response)
+        if response.headers.get(hdrs.LOCATION, "").startswith("/"):
+            response.headers[hdrs.LOCATION] = prefix + response.headers[hdrs.LOCATION]
+
+    app = web.Application(middlewares=list(middlewares))
+    app[ROUTES] = tuple(table)
+    app[TARGETS] = Targets((route.path for route in app[ROUTES]), prefix)
+    app.on_response_prepare.append(dressed)
     return app
 
 
-async def _dress(request: web.Request, response: web.StreamResponse) -> None:
-    dress(request, response)
-
-
 class HttpServer:
-    """One listener; `stop` and `stop_accepting` may be called at any time and more than once."""
+    """One listener, on each of the comma-separated hosts; `stop` and `stop_accepting` may be called at any time and
+    more than once."""
 
     def __init__(self, app: web.Application, *, host: str, port: int) -> None:
-        self._host = host
+        self._hosts = hosts(host)
         self._runner = _Runner(app, handle_signals=False)
         self._port = port
 
     @property
     def url(self) -> str:
         """Where to reach the listener from this machine, once it has started."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
-        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+        return url_of(self._hosts[0], self._port)
 
     async def start(self) -> None:
         """Listen; port 0 takes a free one. Raises OSError when the port is taken."""
+        bound = await sockets.bind(self._hosts, self._port)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, backlog=BACKLOG, reuse_address=True)
         try:
-            await site.start()
+            for each in bound:
+                await web.SockSite(self._runner, each, backlog=BACKLOG).start()
         except OSError:
             await self._runner.cleanup()
+            for each in bound:
+                each.close()
             raise
-        self._port = site.port
+        self._port = bound[0].getsockname()[1]
 
     async def stop_accepting(self) -> None:
         """Close the listener and the idle connections; requests in flight go on."""
@@ -102,5 +117,4 @@ class _Runner(web.AppRunner):
     """An AppRunner whose connections are ours."""
 
     async def _make_server(self) -> web.Server:
-        plain = await super()._make_server()
-        return ConnectionServer(plain.request_handler, request_factory=plain.request_factory)
+        return ConnectionServer(await super()._make_server(), self.app[TARGETS])

@@ -1,44 +1,46 @@
-"""Long answers in pieces: none of it is kept, and a client that stops reading is cut off."""
+"""Long answers in pieces, none of which is kept; a client that stops reading is cut off (web.flow)."""
 
-import asyncio
+import socket
+import struct
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
-STALL_SECONDS = 30.0
-"""How long a client may take to make room for the next SLICE_BYTES."""
-SLICE_BYTES = 64 * 1024
-"""A larger piece is sent in slices, so that a slow client which does read is not taken for one that does not."""
+_BREAK, _END = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 
 
 async def stream_reply(
     request: web.Request, pieces: AsyncGenerator[bytes, None], *, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Answer 200 with the pieces, chunked, each asked for when the one before is on its way.
+    """Answer 200 with the pieces, each asked for when the one before is on its way.
 
     What goes wrong before the first piece is answered as usual. Whatever goes wrong afterwards ends the connection
-    without the last chunk, so that a client sees a transfer that broke, and never an answer that looks complete.
+    without the last chunk, so that a client sees a transfer that broke, and never an answer that looks complete. In
+    HTTP/1.0, where the end of the connection is the end of the answer, the connection is broken then, not closed.
     """
     async with aclosing(pieces):
         first = await anext(pieces)
-        response = web.StreamResponse(headers=headers)
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        await send(request, response, first)
+        response = await begin(request, headers)
+        _when_closed(request, _BREAK)
+        await response.write(first)
         async for piece in pieces:
-            await send(request, response, piece)
+            await response.write(piece)
     await response.write_eof()
+    _when_closed(request, _END)
     return response
 
 
-async def send(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
-    """Send a piece of an answer that has begun; a client that does not take it in time is cut off: a TimeoutError."""
-    for start in range(0, len(piece), SLICE_BYTES):
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                await response.write(piece[start : start + SLICE_BYTES])
-        except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()
-            raise
+async def begin(request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:
+    """Begin an answer of unknown length: in chunks, or before HTTP/1.1 until the connection is closed."""
+    response = web.StreamResponse(headers=headers)
+    if request.version < HttpVersion11:
+        response.force_close()
+    await response.prepare(request)
+    return response
+
+
+def _when_closed(request: web.Request, linger: bytes) -> None:
+    """Say whether closing the connection of an HTTP/1.0 client breaks it (a reset), also when the process is killed."""
+    if request.version < HttpVersion11 and request.transport is not None:
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

@@ -178,7 +178,13 @@ def attacks(room: str, prompt: str) -> dict[str, Hostile]:
     }
     table |= {
         "auth body over 4 KiB": Hostile(413, "payload_too_large", SIGNUP, sign_up(name="x" * 4096)),
-        "body over 64 KiB": Hostile(413, "payload_too_large", messages, of({"prompt": "x" * 65_536})),
+        "body over 64 KiB": Hostile(413, "payload_too_large", ROOMS, of({"name": "x" * 65_536})),
+        "a prompt over what 8,000 characters may be": Hostile(
+            413, "payload_too_large", messages, of({"prompt": "x" * (12 * 8000 + 1024)})
+        ),
+        "a prompt of 8,001 that is escaped": Hostile(
+            422, "validation_failed", messages, of({"prompt": "\U0001f600" * 8001})
+        ),
         "gzip that grows": Hostile(
             415,
             "unsupported_media_type",
@@ -212,7 +218,7 @@ def attacks(room: str, prompt: str) -> dict[str, Hostile]:
         ),
         "a method for nobody": Hostile(405, "method_not_allowed", f"/v1/prompt/{prompt}", None, "PUT"),
         "a method of no kind": Hostile(405, "method_not_allowed", ROOMS, None, "PROPFIND"),
-        "a path with a slash behind": Hostile(404, "not_found", f"{ROOMS}/", None, "GET"),
+        "a path with a slash behind": Hostile(404, "not_found", f"{ROOMS}/7/", None, "GET"),
         "a path in capitals": Hostile(404, "not_found", "/V1/CHATROOM", None, "GET"),
         "a path of dots": Hostile(404, "not_found", "/v1/%2e%2e/%2e%2e/etc/passwd", None, "GET"),
         "a path of 6 kB": Hostile(404, "not_found", "/" + "x" * 6000, None, "GET"),

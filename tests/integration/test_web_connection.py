@@ -23,6 +23,7 @@ from gembackend.web import body, connection
 from gembackend.web.body import json_reply, read_body
 from gembackend.web.routing import Route
 from gembackend.web.server import HttpServer, build_app, metrics_app
+from tests.raw import RawServer, Reply
 
 
 class Greeting(Body, frozen=True):
@@ -88,52 +89,12 @@ class Rooms:
         return self.reasons or {}
 
 
-class Server:
-    """A running server and raw access to it."""
+class Server(RawServer):
+    """A running server of these routes."""
 
     def __init__(self, http: HttpServer, rooms: Rooms) -> None:
-        self.http = http
+        super().__init__(http)
         self.rooms = rooms
-        self.port = int(http.url.rsplit(":", 1)[1])
-
-    async def raw(self, *pieces: bytes, ends: bool = False) -> bytes:
-        """Send bytes and read until the server closes."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            for piece in pieces:
-                writer.write(piece)
-                await writer.drain()
-            if ends:
-                writer.write_eof()
-            async with asyncio.timeout(5):
-                return await reader.read()
-        finally:
-            writer.close()
-
-    async def get(self, path: str, *headers: str, method: str = "GET", content: bytes = b"") -> "Reply":
-        """One request on a connection of its own."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: test", "Connection: close", *headers]
-        if content:
-            lines += [f"Content-Length: {len(content)}", "Content-Type: application/json"]
-        return Reply(await self.raw("\r\n".join(lines).encode("latin1") + b"\r\n\r\n" + content))
-
-
-class Reply:
-    """An answer taken apart."""
-
-    def __init__(self, raw: bytes) -> None:
-        head, _, self.content = raw.partition(b"\r\n\r\n")
-        status, *lines = head.decode("latin1").split("\r\n")
-        self.status = int(status.split()[1])
-        self.headers = dict(line.split(": ", 1) for line in lines)
-
-    @property
-    def code(self) -> str:
-        assert self.headers["Content-Type"] == "application/problem+json", self.content
-        document = json.loads(self.content)
-        assert document["status"] == self.status
-        assert document["request_id"] == self.headers["X-Request-ID"]
-        return str(document["code"])
 
 
 @pytest.fixture
@@ -425,8 +386,8 @@ async def test_metrics_in_both_formats_and_on_their_own_port(server: Server) -> 
         assert (await apart.get("/metrics")).status == 404
     own = HttpServer(metrics_app(), host="127.0.0.1", port=0)
     await own.start()
-    assert (await Server(own, server.rooms).get("/metrics")).status == 200
-    assert (await Server(own, server.rooms).get("/livez")).status == 404
+    assert (await RawServer(own).get("/metrics")).status == 200
+    assert (await RawServer(own).get("/livez")).status == 404
     await own.stop(0)
 
 

@@ -30,6 +30,8 @@ KEEPALIVE_SECONDS = 75.0
 LINGER_SECONDS = 5.0
 """How long the rest of a refused body is read and thrown away, so that the client sees the answer."""
 
+_HEADERS_END = b"\r\n\r\n"
+
 log = logger(__name__)
 
 
@@ -61,7 +63,7 @@ class ConnectionServer(web.Server):
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_headers_timer", "_when_lost", "watch")
+    __slots__ = ("_begun", "_end", "_headers_timer", "_last", "_when_lost", "watch")
 
     watch: Watch
 
@@ -77,6 +79,9 @@ class Connection(RequestHandler):
             **options,
         )
         self._headers_timer: asyncio.TimerHandle | None = None
+        self._last: StreamReader | None = None  # the body of the last request
+        self._begun = False  # whether something of the next one has come
+        self._end = b""
         self._when_lost: Callable[[], None] | None = None
 
     def when_lost(self, call: Callable[[], None]) -> None:
@@ -91,12 +96,22 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and start or stop the clock on a request's headers."""
-        seen = self._request_count
+        seen, fed = self._request_count, self._last.total_bytes if self._last else 0
         super().data_received(data)
+        self._end = (self._end + data)[-len(_HEADERS_END) :]
         if self._request_count != seen:
             self._stop_timer()
-        elif self._headers_timer is None and self._waiter is not None:
+            self._last, fed = self._messages[-1][1] if self._messages else None, 0
+        if self._last is not None and self._last.is_eof():
+            self._begun = not self._end_of_request(data, self._last.total_bytes - fed)
+        if self._request_count == seen and self._waiter is not None:
             self._await_headers()
+
+    def _end_of_request(self, data: bytes, body: int) -> bool:
+        """Whether nothing came behind a request that is complete; `body` is how many of the bytes are of its body."""
+        if self._end == _HEADERS_END:  # as chunks end, too
+            return True
+        return body > 0 and (body == len(data) or data[:-body].endswith(_HEADERS_END))
 
     def close(self) -> None:
         """Take no more requests; close at once when idle, which aiohttp leaves for later."""
@@ -121,7 +136,10 @@ class Connection(RequestHandler):
             resp = self._refuse(request, problems.render_http(resp, request_id(request)))
         if self._close and not resp.prepared:
             resp.force_close()
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        if self._begun and not self._messages:
+            self._await_headers()
+        return finished
 
     def handle_error(
         self,
@@ -148,7 +166,8 @@ class Connection(RequestHandler):
         return response
 
     def _await_headers(self) -> None:
-        self._headers_timer = self._loop.call_later(HEADERS_SECONDS, self._headers_late)
+        if self._headers_timer is None:
+            self._headers_timer = self._loop.call_later(HEADERS_SECONDS, self._headers_late)
 
     def _stop_timer(self) -> None:
         if self._headers_timer is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import socket
 import struct
 import termios
 from contextlib import suppress
@@ -19,6 +20,13 @@ SLICE_BYTES = 64 * 1024
 """How much of an answer is handed over at once; the transport holds about as much again."""
 
 _LOOKS = 5
+
+
+def break_when_closed(transport: asyncio.BaseTransport, wanted: bool = True) -> None:
+    """Let the end of a connection, whoever brings it about, be a reset: nothing is kept for a client, who cannot take
+    what it has for the whole."""
+    linger = struct.pack("ii", wanted, 0)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 class Watch:
@@ -66,6 +74,7 @@ class Watch:
             self._look_again()
             return
         metrics.CLIENTS_CUT.inc()
+        break_when_closed(self._transport)
         self._transport.abort()
 
     def _waiting(self) -> int:

@@ -1,13 +1,11 @@
 """Long answers in pieces, none of which is kept; a client that stops reading is cut off (web.flow)."""
 
-import socket
-import struct
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from aiohttp import HttpVersion11, web
 
-_BREAK, _END = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
+from gembackend.web.flow import break_when_closed
 
 
 async def stream_reply(
@@ -22,12 +20,12 @@ async def stream_reply(
     async with aclosing(pieces):
         first = await anext(pieces)
         response = await begin(request, headers)
-        _when_closed(request, _BREAK)
+        _break_when_closed(request, True)
         await response.write(first)
         async for piece in pieces:
             await response.write(piece)
     await response.write_eof()
-    _when_closed(request, _END)
+    _break_when_closed(request, False)
     return response
 
 
@@ -40,7 +38,7 @@ async def begin(request: web.Request, headers: Mapping[str, str]) -> web.StreamR
     return response
 
 
-def _when_closed(request: web.Request, linger: bytes) -> None:
-    """Say whether closing the connection of an HTTP/1.0 client breaks it (a reset), also when the process is killed."""
+def _break_when_closed(request: web.Request, wanted: bool) -> None:
+    """Whatever ends the connection of an HTTP/1.0 client, be it the end of the process, must not look like the end."""
     if request.version < HttpVersion11 and request.transport is not None:
-        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        break_when_closed(request.transport, wanted)

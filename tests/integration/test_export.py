@@ -20,6 +20,7 @@ from gembackend.plumbing.metrics import HTTP_IN_FLIGHT
 from gembackend.plumbing.postgres import Database
 from gembackend.web import flow
 from tests.processes import until
+from tests.rooms import fill
 from tests.whole import Whole, whole_service
 
 
@@ -36,31 +37,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await opened.open()
     yield opened
     await opened.close()
-
-
-async def fill(db: asyncpg.Connection, room: str, messages: int, letters: int) -> None:
-    """Put messages of so many letters into a room, and a cancelled prompt after each hundred."""
-    await db.execute(
-        """
-        INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, status, request_id, finished_at)
-        SELECT gen_random_uuid(), r.user_id, r.id, nr, 'prompt ' || nr,
-               CASE WHEN nr % 51 = 0 THEN 'cancelled' ELSE 'answered' END, 'test', now()
-        FROM chatrooms_metadata r, generate_series(1, $2 / 2 * 51 / 50) nr WHERE r.id = $1
-        """,
-        room,
-        messages,
-    )
-    await db.execute("UPDATE chatrooms_metadata SET last_sequence = $2 / 2 * 51 / 50 WHERE id = $1", room, messages)
-    await db.execute(
-        """
-        INSERT INTO chatrooms_messages (id, chatroom_id, prompt_id, position, role, content, created_at)
-        SELECT id || side.suffix, chatroom_id, id, 2 * sequence + side.place, side.role, repeat('x', $2), created_at
-        FROM prompts, (VALUES ('_U', 0, 'user'), ('_A', 1, 'assistant')) side (suffix, place, role)
-        WHERE status = 'answered' AND chatroom_id = $1
-        """,
-        room,
-        letters,
-    )
 
 
 async def pieces(database: Database, db: asyncpg.Connection, room: str) -> AsyncIterator[bytes]:
@@ -197,6 +173,20 @@ async def test_memory_does_not_grow_with_the_room(whole: Whole, database: Databa
         tracemalloc.stop()
     assert length > 20_000_000
     assert most < 5_000_000
+
+
+async def test_memory_does_not_grow_with_its_messages(whole: Whole, database: Database, db: asyncpg.Connection) -> None:
+    room, length = await whole.room(), 0
+    await fill(db, room, 100, 500_000)
+    tracemalloc.start()
+    try:
+        async for piece in pieces(database, db, room):
+            length += len(piece)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert length > 50_000_000
+    assert most < 12_000_000
 
 
 async def begun(whole: Whole, room: str) -> aiohttp.ClientResponse:

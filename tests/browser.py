@@ -63,6 +63,15 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             await self._command("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 
+    async def press(self, selector: str) -> None:
+        """Wait until there is an element, wherever on the page, and click it without a mouse."""
+
+        async def pressed() -> bool:
+            press = f"(() => {{ const it = document.querySelector({selector!r}); it?.click(); return !!it; }})()"
+            return bool(await self._evaluate(press))
+
+        await until(pressed, f"{selector} pressed")
+
     async def at(self, prefix: str) -> None:
         """Wait until a page whose address begins so has loaded."""
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 NEWMAN = "6.2.2"
+SERVERS = "/usr/local/sbin:/usr/sbin"
+"""Where Debian puts servers, which is on the path of root alone."""
 
 
 def on_path(name: str, package: str) -> str:
     """A program of a Debian package; skips the test where it is not installed."""
-    found = shutil.which(name)
+    found = shutil.which(name) or shutil.which(name, path=SERVERS)
     if found is None:
         pytest.skip(f"{name} is not installed here (Debian: apt-get install {package})")
     return found

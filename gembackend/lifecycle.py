@@ -126,7 +126,7 @@ async def _serve(settings: Settings, stop: StopSignal, announce: Callable[[str],
     except Fault as fault:
         return _refuse(f"DATABASE_URL: {fault.detail}")
     except OSError as error:
-        where = f"{settings.server_host}:{settings.server_port}"
+        where = f"{settings.server_host}, port {settings.server_port}"
         return _refuse(f"cannot listen on {where}: {error.strerror} (SERVER_HOST, SERVER_PORT, METRICS_PORT)")
     finally:
         await service.stop(settings.shutdown_grace_seconds)

@@ -14,6 +14,7 @@ from gembackend.config import Settings
 from gembackend.embedded.postgres import MIGRATE, EmbeddedPostgres, migrate
 from gembackend.embedded.process import EmbeddedError
 from gembackend.embedded.redis import EmbeddedRedis
+from gembackend.plumbing.addresses import hosts, url_of
 
 __all__ = ["EmbeddedError", "embedded_services", "parent_gone"]
 
@@ -151,5 +152,4 @@ def _webhook_url(settings: Settings) -> str | None:
     """Where this machine reaches the webhook; None when the port is not known before the service listens."""
     if not settings.server_port:
         return None
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.server_host, settings.server_host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server_port}/v1/webhook/stripe"
+    return f"{url_of(hosts(settings.server_host)[0], settings.server_port)}/v1/webhook/stripe"

@@ -19,7 +19,10 @@ a request wait for it, at most 30 seconds; `Preference-Applied` says that it did
 
 **Conventions.** JSON in UTF-8; ids are strings; times are RFC 3339 in UTC ending in `Z`. Unknown fields of a body are
 refused. What belongs to someone else is answered like what does not exist. Every answer has an `X-Request-ID`; whatever
-answers GET answers HEAD too, but for streams. A body may have at most 64 KiB, on the auth endpoints 4 KiB.
+answers GET answers HEAD too, but for streams. A slash at the end of a path makes no difference. A body may have at most
+64 KiB, on the auth endpoints 4 KiB, and with a prompt as many bytes as its characters need, however JSON spells them;
+where none is described, it may be left out or be `{{}}`. Limits that count by address count an IPv6 client by its /64.
+A client that reads nothing of an answer for 15 seconds is cut off.
 
 ## Errors
 

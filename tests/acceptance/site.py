@@ -124,7 +124,7 @@ class Site:
         return await call(self._http, process, "GET", path, None, {})
 
     async def metric(self, process: Process, name: str) -> float:
-        """The sum of a metric's samples."""
+        """The sum of a metric's samples, as it was a second ago at most."""
         text = (await self.get(process, "/metrics")).body.decode()
         samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
         return sum(float(value) for series, value in samples if series.partition("{")[0] == f"gembackend_{name}")

@@ -101,8 +101,8 @@ class Connection(RequestHandler):
         self._end = (self._end + data)[-len(_HEADERS_END) :]
         if self._request_count != seen:
             self._stop_timer()
-            self._last, fed = self._messages[-1][1] if self._messages else None, 0
-        if self._last is not None and self._last.is_eof():
+            self._last, fed, self._begun = self._messages[-1][1] if self._messages else None, 0, False
+        if data and self._last is not None and self._last.is_eof():
             self._begun = not self._end_of_request(data, self._last.total_bytes - fed)
         if self._request_count == seen and self._waiter is not None:
             self._await_headers()

@@ -187,6 +187,7 @@ async def test_between_whole_requests_there_is_time(server: Server) -> None:
         [post + b"Content-Length: 2\r\n\r\n{}"],
         [post + b"Content-Length: 4\r\n\r\n{", b" ", b" }"],
         [post + b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\n{}\r\n", b"0\r\n\r\n"],
+        [post + b"Content-Length: 400000\r\n\r\n", *[b" " * 100_000] * 4],
         [get("/livez")[:-2], b"\r\n"],
     ):
         for piece in pieces:

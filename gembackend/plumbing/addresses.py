@@ -42,10 +42,11 @@ def hosts(raw: str) -> tuple[str, ...]:
 
 def base_url(raw: str) -> str:
     """A URL that paths are put behind: without a slash at its end, a query, a fragment or a login."""
-    match = _BASE_URL.fullmatch(raw)
-    if match is None or not urlsplit(raw).hostname:
+    match, parts = _BASE_URL.fullmatch(raw), urlsplit(raw)
+    if match is None:
         raise ValueError
-    _ = urlsplit(raw).port
+    (parts.hostname or "..").encode("idna")
+    _ = parts.port
     return match[1]
 
 

@@ -146,7 +146,7 @@ async def current() -> dict[str, Any]:
             {
                 "DATABASE_URL": "postgresql://127.0.0.1/unused",
                 "REDIS_URL": "redis://127.0.0.1/0",
-                "JWT_SECRET_KEY": "unused, but long enough: 8Zk2TqVw5RmXj7Lp",
+                "JWT_SECRET_KEY": "unused but long enough: 8Zk2TqVw5RmXj7Lp",
             },
             "dev",
         )

@@ -376,6 +376,7 @@ async def test_readiness_lists_each_check(server: Server, monkeypatch: pytest.Mo
 
 
 async def test_metrics_in_both_formats_and_on_their_own_port(server: Server) -> None:
+    await server.get("/livez")
     text = await server.get("/metrics")
     assert text.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert b"gembackend_http_request_duration_seconds_bucket" in text.content

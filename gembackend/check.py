@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from gembackend.billing.faults import StripeFault
-from gembackend.billing.stripe import Stripe
+from gembackend.billing import checkup
 from gembackend.checks import database, redis, vendors
 from gembackend.checks.report import Failed, Report
 from gembackend.config import Settings
@@ -57,8 +56,6 @@ _TOLD = (Failed, TracesRefused)
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, StripeFault):
-        return error.reason
     if isinstance(error, Fault | TimeoutError):
         return f"cannot be reached ({type(error.__cause__ or error).__name__})"
     return f"cannot be judged ({type(error).__name__})"
@@ -83,11 +80,10 @@ async def _redis(settings: Settings) -> Report:
 async def _stripe(settings: Settings) -> str:
     if not settings.stripe_secret_key:
         return "STRIPE_SECRET_KEY is not set: there are no subscriptions"
-    client = Stripe(settings.stripe_secret_key, settings.pro_price_ids[0], api_base=settings.stripe_api_base)
-    try:
-        return await client.describe_price()
-    finally:
-        await client.close()
+    findings = await checkup.look_at(settings)
+    if findings.wrong:
+        raise Failed(str(findings))
+    return str(findings)
 
 
 async def _traces(endpoint: str) -> str:

@@ -37,6 +37,14 @@ class Received(Struct, frozen=True):
     received: bool
 
 
+class AnyEvent(Struct, frozen=True):
+    """What tells one kind of event from another: `object` is its kind."""
+
+    object: str | None = None
+    id: str | None = None
+    type: str | None = None
+
+
 class EventObject(Struct, frozen=True):
     """What an event is about; `customer` is an id, or a whole customer."""
 

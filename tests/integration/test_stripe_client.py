@@ -11,6 +11,7 @@ import structlog
 
 from gembackend.billing import stripe as module
 from gembackend.billing.faults import CustomerMissing, StripeFault
+from gembackend.billing.prices import in_words, wrong
 from gembackend.billing.stripe import API_VERSION, Stripe
 from gembackend.embedded.stripe import Behaviour, StripeStandIn
 from gembackend.plumbing import logs
@@ -126,12 +127,15 @@ async def test_undelivered_events_are_listed_page_by_page(server: StripeStandIn,
     server.account.expire_session(session["id"])  # an event that does not matter
     taken = next(iter(server.account.events))
     server.account.delivered(taken)
-    found = await client.undelivered_events()
-    assert {event.id for event in found} == set(list(server.account.events)[1:-1])
+    first = await client.undelivered_events()
+    second = await client.undelivered_events(after=first.after)
+    assert (len(first.events), first.after, second.after) == (100, first.events[-1].id, None)
+    assert {event.id for event in (*first.events, *second.events)} == set(list(server.account.events)[1:-1])
 
 
-async def test_the_price_is_described(server: StripeStandIn, client: Stripe) -> None:
-    assert await client.describe_price() == f"{server.account.price_id}, 9.99 usd a month, test mode"
+async def test_the_price_is_read(server: StripeStandIn, client: Stripe) -> None:
+    price = await client.price()
+    assert (price.id, in_words(price), wrong(price)) == (server.account.price_id, "9.99 USD a month", None)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,7 @@ async def test_the_price_is_described(server: StripeStandIn, client: Stripe) -> 
     [
         (400, "invalid_request", True),
         (401, "key_refused", False),
-        (403, "key_refused", False),
+        (403, "permission_missing", False),
         (429, "rate_limited", False),
         (500, "server_error", False),
         (503, "server_error", False),

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 
-from gembackend.actors import Supervisor
+from gembackend.actors import Supervisor, each_alone
 from gembackend.auth.limits import RateLimits
 from gembackend.auth.passwords import Cost
 from gembackend.auth.room import Auth
@@ -131,18 +132,21 @@ class Service:
         self._draining = True
         now = asyncio.get_running_loop().time
         deadline = now() + grace
-        await self._supervisor.stop(deadline - HTTP_SECONDS)
-        for listener in self._listeners:
-            await listener.stop(max(0.1, deadline - now()))
-        await self._auth.stop()
-        if self._billing is not None:
-            await self._billing.close()
-        await self._gemini.close()
-        await self._reading.aclose()
-        await self._redis.aclose()
-        await self._engine_database.close()
-        await self.database.close()
-        await traces.stop(min(TRACES_SECONDS, deadline - now()))
+        await each_alone(
+            lambda: self._supervisor.stop(deadline - HTTP_SECONDS),
+            *(partial(self._stop_listener, listener, deadline) for listener in self._listeners),
+            self._auth.stop,
+            *((self._billing.close,) if self._billing is not None else ()),
+            self._gemini.close,
+            self._reading.aclose,
+            self._redis.aclose,
+            self._engine_database.close,
+            self.database.close,
+            lambda: traces.stop(min(TRACES_SECONDS, deadline - now())),
+        )
+
+    async def _stop_listener(self, listener: HttpServer, deadline: float) -> None:
+        await listener.stop(max(0.1, deadline - asyncio.get_running_loop().time()))
 
     async def failed(self) -> str:
         """Wait until an actor cannot be kept alive; tells which and why."""

@@ -153,7 +153,7 @@ async def _known(looking: Awaitable[T | None]) -> T | None:
     try:
         return await looking
     except StripeFault as fault:
-        if isinstance(fault, CustomerMissing) or not fault.lasting:
+        if isinstance(fault, CustomerMissing) or not fault.lasting or fault.reason == "unexpected_answer":
             raise
         return None
 

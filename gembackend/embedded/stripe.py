@@ -6,6 +6,7 @@ billing period end at once; whatever happens is told to the webhook as signed ev
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -100,10 +101,14 @@ class StripeStandIn:
         try:
             if request.headers.get("Authorization") != f"Bearer {SECRET_KEY}":
                 raise injected(401, call)
-            with self.keys.in_use(call):
+            # Rate limits, permissions and what stands before Stripe's servers come before idempotency keys.
+            refused = behaviour.status is not None and not behaviour.keeps
+            with nullcontext() if refused else self.keys.in_use(call):
                 await asyncio.sleep(behaviour.latency)
                 if behaviour.hold is not None:
                     await behaviour.hold.wait()
+                if behaviour.status is not None and refused:
+                    raise injected(behaviour.status, call)
                 status, body = self._once(call, behaviour)
         except ApiError as error:
             status, body = error.status, error.body
@@ -123,9 +128,6 @@ class StripeStandIn:
 
     def _once(self, call: Call, behaviour: Behaviour) -> tuple[int, Object]:
         """Carry a call out, or let it fail as told, or repeat the answer to its idempotency key."""
-        kept = behaviour.kept if behaviour.kept is not None else behaviour.status is None or behaviour.status >= 500
-        if behaviour.status is not None and not kept:
-            raise injected(behaviour.status, call)  # before keys are looked at, as rate limits and permissions are
         earlier = self.keys.answer(call)
         if earlier is not None:
             return earlier
@@ -180,6 +182,12 @@ class StripeStandIn:
             name = str(error.args[0])
             raise ApiError(f"Missing required param: {name}.", code="parameter_missing", param=name) from None
         account.save()
+        return self._shown(made)
+
+    def _shown(self, made: Object) -> Object:
+        """An object or a list of them as the API shows it at this moment."""
+        if made["object"] == "list":
+            return made | {"data": [self._shown(each) for each in made["data"]]}
         return shown(made) | self._link(made)
 
     def _link(self, made: Object) -> Object:

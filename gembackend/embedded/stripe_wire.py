@@ -29,6 +29,11 @@ class Behaviour:
     withheld: asyncio.Event | None = None
     cut: bool = False
 
+    @property
+    def keeps(self) -> bool:
+        """Whether the failure is kept."""
+        return self.kept if self.kept is not None else self.status is not None and self.status >= 500
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -57,7 +57,7 @@ def _not_read(raw: bytes) -> Fault:
         found = msgspec.json.decode(raw, type=AnyEvent)
     except (ValueError, RecursionError):
         found = AnyEvent()
-    if found.object is not None and found.object.startswith(THIN):
+    if isinstance(found.object, str) and found.object.startswith(THIN):
         metrics.BILLING_EVENTS.labels("thin").inc()
         log.warning("stripe_event_refused", reason="thin", type=rules.printable(found.type))
         return Fault(

@@ -38,11 +38,10 @@ class Received(Struct, frozen=True):
 
 
 class AnyEvent(Struct, frozen=True):
-    """What tells one kind of event from another: `object` is its kind."""
+    """What tells one kind of event from another, whatever else it has: `object` is its kind."""
 
-    object: str | None = None
-    id: str | None = None
-    type: str | None = None
+    object: Any = None
+    type: Any = None
 
 
 class EventObject(Struct, frozen=True):

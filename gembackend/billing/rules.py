@@ -121,9 +121,9 @@ def customer_of(kind: str | None, object_id: str | None, customer: object) -> st
     return found if isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_]{1,255}", found) else None
 
 
-def printable(word: str | None) -> str | None:
+def printable(word: object) -> str | None:
     """A type of event fit for a log; None when it is not one."""
-    return word if word and re.fullmatch(r"[a-z0-9_.\[\]]{1,255}", word) else None
+    return word if isinstance(word, str) and re.fullmatch(r"[a-z0-9_.\[\]]{1,255}", word) else None
 
 
 def signed(raw: bytes, header: str, secrets: Sequence[str], now: float) -> bool:

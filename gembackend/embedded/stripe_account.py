@@ -19,6 +19,9 @@ class Account(State):
         super().__init__(tell, path)
         self.price_id = price_id
         self.terms: Object = {}
+        self.portal_settings = [
+            {"id": "bpc_standin", "object": "billing_portal.configuration", "active": True, "is_default": True}
+        ]
 
     def settle(self) -> None:
         """Let happen what is due: periods end or are renewed, sessions expire."""
@@ -125,8 +128,7 @@ class Account(State):
 
     def list_portal_settings(self, params: Object) -> Object:
         """The settings of the portal: there are none but the default ones."""
-        settings = {"id": "bpc_standin", "object": "billing_portal.configuration", "active": True, "is_default": True}
-        return page("/v1/billing_portal/configurations", [settings], params)
+        return page("/v1/billing_portal/configurations", self.portal_settings, params)
 
     def portal(self, portal_id: str) -> Object:
         """A session of the customer portal."""

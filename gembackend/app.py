@@ -156,7 +156,8 @@ class Service:
     async def health(self) -> dict[str, Trouble | None]:
         """What the service stands on: None when well, else what is the matter.
 
-        Without Redis prompts are accepted and answered, so its trouble is not serious.
+        Without Redis prompts are accepted and answered, so its trouble is not serious; nor is that of payments, which
+        another process would have too.
         """
         database, redis_ = await asyncio.gather(_reached(self.database.ping()), _reached(self._redis.ping()))
         redis_ = self._engine.redis.trouble or redis_
@@ -164,7 +165,8 @@ class Service:
         if self._draining:
             serious["process"] = "shutting down"
         troubles = {name: Trouble(reason) if reason else None for name, reason in serious.items()}
-        return troubles | {"redis": Trouble(redis_, serious=False) if redis_ else None}
+        mild = {"redis": redis_} | ({"payments": self._billing.trouble} if self._billing is not None else {})
+        return troubles | {name: Trouble(reason, serious=False) if reason else None for name, reason in mild.items()}
 
     async def _reach_database(self) -> None:
         """Wait for the database, which may be starting too, and check its schema."""

@@ -10,8 +10,9 @@ from gembackend.billing import inbox_store, rules, sync_store
 from gembackend.billing.reconcile import AGAIN_SECONDS, INTERVAL_SECONDS, Reconciler
 from gembackend.embedded.stripe import Behaviour, Call
 from gembackend.plumbing import metrics
-from tests.billing import Buyer, Shop, settings, shop, shop_at, stand_in
+from tests.billing import Buyer, Shop, selling_at, settings, shop, shop_at, stand_in
 from tests.processes import until
+from tests.whole import whole_service
 
 
 def reconciler(store: Shop) -> Reconciler:
@@ -177,6 +178,21 @@ async def test_a_key_that_may_not_read_events_keeps_nothing_else_from_being_foun
         assert store.billing.trouble is None
         assert failing("missed_events") == metrics.STRIPE_FORBIDDEN.labels("list_events")._value.get() == 0
         assert reconciler(store).interval == INTERVAL_SECONDS
+
+
+async def test_a_service_whose_key_may_not_read_events_says_so_and_is_ready(database_url: str, redis_url: str) -> None:
+    async with stand_in() as stripe:
+        stripe.rule(events_refused)
+        async with whole_service(database_url, redis_url, **selling_at(stripe)) as whole:
+            await stripe.wait_until(lambda: any(call.path == "/v1/events" for call in stripe.done))
+
+            async def told() -> bool:
+                answer = await whole.client.call("GET", "/readyz")
+                assert answer.status == 200
+                payments = answer.body["checks"]["payments"]
+                return answer.body["status"] == "degraded" and "rak_event_read" in payments.get("detail", "")
+
+            await until(told, "degraded, and why")
 
 
 async def test_while_events_can_be_read_subscriptions_are_trusted_for_a_day(database_url: str, redis_url: str) -> None:

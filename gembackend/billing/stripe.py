@@ -148,7 +148,7 @@ class Stripe:
             found = await self._api.checkout.sessions.list_async(
                 {"customer": customer_id, "status": "open", "limit": 100}
             )
-            sessions = [each async for each in found.auto_paging_iter() if each.client_reference_id == str(user_id)]
+            sessions = [each async for each in found.auto_paging_iter() if _owner(each) == str(user_id)]
             return [session for each in sessions if (session := values.checkout(each)).open]
 
     async def checkout(self, session_id: str) -> CheckoutSession | None:
@@ -261,6 +261,11 @@ class Stripe:
     def _allowed(self, operation: str) -> None:
         if self.forbidden.pop(operation, None) is not None:
             metrics.STRIPE_FORBIDDEN.labels(operation).set(0)
+
+
+def _owner(session: stripe.checkout.Session) -> str | None:
+    """The user whom we have named at the making of a session; None when it was made otherwise."""
+    return getattr(session, "client_reference_id", None)
 
 
 async def _once_free(create: Callable[[], Awaitable[T]]) -> T:

@@ -34,8 +34,9 @@ class EventPage:
 
 def checkout(session: stripe.checkout.Session) -> CheckoutSession:
     """A Checkout session as we read it."""
-    is_open = session.status == "open" and session.url is not None
-    return CheckoutSession(session.id, is_open, session.url, getattr(session, "success_url", None))
+    url: str | None = getattr(session, "url", None)
+    is_open = session.status == "open" and url is not None
+    return CheckoutSession(session.id, is_open, url, getattr(session, "success_url", None))
 
 
 def subscription(found: stripe.Subscription) -> Subscription:

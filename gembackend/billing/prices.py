@@ -52,7 +52,7 @@ def in_words(price: Price) -> str:
 def wrong(price: Price) -> str | None:
     """Why this price cannot be sold as the Pro plan, for its operator; None when it can."""
     if not price.active:
-        return "is archived at Stripe (inactive), so that nobody can buy it"
+        return "is archived (inactive), so that nobody can buy it"
     if price.interval is None:
         return f"is paid once ({in_words(price)}); a subscription needs a recurring price"
     if price.metered:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gembackend import config
-from gembackend.billing import checkup
+from gembackend.checks import payments
 from gembackend.embedded.stripe import Behaviour, Call, StripeStandIn
 from gembackend.embedded.stripe_wire import Object
 from tests.billing import settings, stand_in
@@ -22,9 +22,9 @@ def chosen(stripe: StripeStandIn, **environment: str) -> config.Settings:
 
 
 async def test_all_is_well_and_nothing_is_changed(stripe: StripeStandIn) -> None:
-    findings = await checkup.look_at(chosen(stripe))
-    assert (findings.wrong, findings.notes) == ([], [])
-    assert str(findings) == f"{stripe.account.price_id}, 9.99 USD a month, test mode: no money moves"
+    report = await payments.examine(chosen(stripe))
+    assert (report.faults, report.warnings) == ([], [])
+    assert report.said == f"{stripe.account.price_id}, 9.99 USD a month, test mode: no money moves"
     account = stripe.account
     assert not any((account.customers, account.sessions, account.portals, account.subscriptions, account.events))
 
@@ -40,14 +40,15 @@ async def test_all_is_well_and_nothing_is_changed(stripe: StripeStandIn) -> None
         ({"unit_amount": None, "unit_amount_decimal": "99.5"}, "0.995 USD a month"),
         (
             {"recurring": {"interval": "year", "interval_count": 1, "trial_period_days": 14}},
-            "9.99 USD a year, test mode: no money moves; its trial of 14 days is not given",
+            "9.99 USD a year, test mode",
         ),
     ],
 )
 async def test_the_price_is_told_as_people_read_it(stripe: StripeStandIn, terms: Object, told: str) -> None:
     stripe.account.terms = terms
-    findings = await checkup.look_at(chosen(stripe))
-    assert findings.wrong == [] and told in str(findings)
+    report = await payments.examine(chosen(stripe))
+    assert report.faults == [] and told in report.said
+    assert [("trial of 14 days" in warning) for warning in report.warnings] == [True] * ("year" in told)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ async def test_the_price_is_told_as_people_read_it(stripe: StripeStandIn, terms:
 )
 async def test_a_price_that_cannot_be_sold_says_why(stripe: StripeStandIn, terms: Object, told: str) -> None:
     stripe.account.terms = terms
-    (wrong,) = (await checkup.look_at(chosen(stripe))).wrong
+    (wrong,) = (await payments.examine(chosen(stripe))).faults
     assert told in wrong and "PRO_PRICE_ID" in wrong
 
 
@@ -84,22 +85,27 @@ async def test_a_permission_that_the_key_lacks_is_named(
         return Behaviour(status=403) if call.method == method and call.path.startswith(path) else None
 
     stripe.rule(refuse)
-    (wrong,) = (await checkup.look_at(chosen(stripe))).wrong
+    (wrong,) = (await payments.examine(chosen(stripe))).faults
     assert told in wrong and permission in wrong
 
 
 async def test_a_stripe_that_cannot_be_asked_is_told_once(stripe: StripeStandIn) -> None:
-    for status, told in ((401, "refuses STRIPE_SECRET_KEY"), (503, "an error of its own"), (429, "fewer calls")):
+    for status, told in (
+        (401, "refuses the key of STRIPE_SECRET_KEY"),
+        (503, "an error of its own"),
+        (429, "fewer calls"),
+    ):
         stripe.rule(lambda _, status=status: Behaviour(status=status))
-        (wrong,) = (await checkup.look_at(chosen(stripe))).wrong
+        (wrong,) = (await payments.examine(chosen(stripe))).faults
         assert told in wrong
     await stripe.stop()
-    assert (await checkup.look_at(chosen(stripe))).wrong == ["Stripe cannot be reached"]
+    (wrong,) = (await payments.examine(chosen(stripe))).faults
+    assert wrong == "127.0.0.1 of STRIPE_API_BASE cannot be reached (connection refused)"
 
 
 async def test_a_price_that_is_not_there_is_told(stripe: StripeStandIn) -> None:
-    (wrong,) = (await checkup.look_at(chosen(stripe, PRO_PRICE_ID="price_nobody"))).wrong
-    assert "no price price_nobody (PRO_PRICE_ID)" in wrong
+    (wrong,) = (await payments.examine(chosen(stripe, PRO_PRICE_ID="price_nobody"))).faults
+    assert "no price price_nobody" in wrong and "PRO_PRICE_ID" in wrong
 
 
 @pytest.mark.parametrize(
@@ -107,21 +113,22 @@ async def test_a_price_that_is_not_there_is_told(stripe: StripeStandIn) -> None:
     [
         ("STRIPE_SECRET_KEY", "pk_test_canary", "STRIPE_SECRET_KEY is not a secret key"),
         ("STRIPE_SECRET_KEY", "whsec_canary", "STRIPE_SECRET_KEY is not a secret key"),
-        ("STRIPE_WEBHOOK_SIGNING_SECRET", "we_canary", "STRIPE_WEBHOOK_SIGNING_SECRET is not a signing secret"),
-        ("STRIPE_WEBHOOK_SIGNING_SECRET", "whsec_a,sk_canary", "STRIPE_WEBHOOK_SIGNING_SECRET is not a signing secret"),
+        ("STRIPE_WEBHOOK_SIGNING_SECRET", "we_canary", "STRIPE_WEBHOOK_SIGNING_SECRET is no signing secret"),
+        ("STRIPE_WEBHOOK_SIGNING_SECRET", "whsec_a,sk_canary", "STRIPE_WEBHOOK_SIGNING_SECRET is no signing secret"),
         ("PRO_PRICE_ID", "prod_nobody", "PRO_PRICE_ID is a product"),
     ],
 )
 async def test_values_in_the_wrong_place_are_told_and_not_shown(
     stripe: StripeStandIn, variable: str, value: str, told: str
 ) -> None:
-    findings = await checkup.look_at(chosen(stripe, **{variable: value}))
-    assert told in findings.wrong[0] and "canary" not in str(findings)
+    report = await payments.examine(chosen(stripe, **{variable: value}))
+    (wrong,) = report.faults
+    assert told in wrong and "canary" not in "".join(report.lines("Stripe"))
 
 
 async def test_a_secret_that_looks_odd_and_a_portal_without_settings_are_noted(stripe: StripeStandIn) -> None:
     stripe.account.portal_settings.clear()
-    findings = await checkup.look_at(chosen(stripe, STRIPE_WEBHOOK_SIGNING_SECRET="secret"))
-    assert findings.wrong == []
-    portal, secret = findings.notes
+    report = await payments.examine(chosen(stripe, STRIPE_WEBHOOK_SIGNING_SECRET="secret"))
+    assert report.faults == []
+    secret, portal = report.warnings
     assert "customer portal" in portal and "whsec_" in secret

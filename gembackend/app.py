@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 
-from gembackend.actors import Supervisor
+from gembackend.actors import Supervisor, each_alone
 from gembackend.auth.limits import RateLimits
 from gembackend.auth.passwords import Cost
 from gembackend.auth.room import Auth
@@ -131,18 +132,21 @@ class Service:
         self._draining = True
         now = asyncio.get_running_loop().time
         deadline = now() + grace
-        await self._supervisor.stop(deadline - HTTP_SECONDS)
-        for listener in self._listeners:
-            await listener.stop(max(0.1, deadline - now()))
-        await self._auth.stop(deadline - now())
-        if self._billing is not None:
-            await self._billing.close()
-        await self._gemini.close()
-        await self._reading.aclose()
-        await self._redis.aclose()
-        await self._engine_database.close()
-        await self.database.close()
-        await traces.stop(min(TRACES_SECONDS, deadline - now()))
+        await each_alone(
+            lambda: self._supervisor.stop(deadline - HTTP_SECONDS),
+            *(partial(self._stop_listener, listener, deadline) for listener in self._listeners),
+            lambda: self._auth.stop(deadline - now()),
+            *((self._billing.close,) if self._billing is not None else ()),
+            self._gemini.close,
+            self._reading.aclose,
+            self._redis.aclose,
+            self._engine_database.close,
+            self.database.close,
+            lambda: traces.stop(min(TRACES_SECONDS, deadline - now())),
+        )
+
+    async def _stop_listener(self, listener: HttpServer, deadline: float) -> None:
+        await listener.stop(max(0.1, deadline - asyncio.get_running_loop().time()))
 
     async def failed(self) -> str:
         """Wait until an actor cannot be kept alive; tells which and why."""
@@ -152,7 +156,8 @@ class Service:
     async def health(self) -> dict[str, Trouble | None]:
         """What the service stands on: None when well, else what is the matter.
 
-        Without Redis prompts are accepted and answered, so its trouble is not serious.
+        Without Redis prompts are accepted and answered, so its trouble is not serious; nor is that of payments, which
+        another process would have too.
         """
         database, redis_ = await asyncio.gather(_reached(self.database.ping()), _reached(self._redis.ping()))
         redis_ = self._engine.redis.trouble or redis_
@@ -160,7 +165,8 @@ class Service:
         if self._draining:
             serious["process"] = "shutting down"
         troubles = {name: Trouble(reason) if reason else None for name, reason in serious.items()}
-        return troubles | {"redis": Trouble(redis_, serious=False) if redis_ else None}
+        mild = {"redis": redis_} | ({"payments": self._billing.trouble} if self._billing is not None else {})
+        return troubles | {name: Trouble(reason, serious=False) if reason else None for name, reason in mild.items()}
 
     async def _reach_database(self) -> None:
         """Wait for the database, which may be starting too, and check its schema."""

@@ -3,9 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from gembackend.billing.faults import StripeFault
-from gembackend.billing.stripe import Stripe
-from gembackend.checks import database, redis, vendors
+from gembackend.checks import database, payments, redis, vendors
 from gembackend.checks.report import Failed, Report
 from gembackend.config import Settings
 from gembackend.plumbing import traces
@@ -25,7 +23,7 @@ async def check(settings: Settings, say: Callable[[str], None]) -> int:
         ("PostgreSQL", _postgres(settings)),
         ("Redis", _redis(settings)),
         ("Gemini", vendors.gemini(settings, SECONDS / 2)),
-        ("Stripe", _stripe(settings)),
+        ("Stripe", payments.examine(settings)),
     ]
     if settings.otp_delivery == "webhook" and settings.otp_webhook_url:
         checks.append(("OTP gateway", vendors.gateway(settings.otp_webhook_url)))
@@ -57,8 +55,6 @@ _TOLD = (Failed, TracesRefused)
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, StripeFault):
-        return error.reason
     if isinstance(error, Fault | TimeoutError):
         return f"cannot be reached ({type(error.__cause__ or error).__name__})"
     return f"cannot be judged ({type(error).__name__})"
@@ -78,16 +74,6 @@ async def _postgres(settings: Settings) -> Report:
 async def _redis(settings: Settings) -> Report:
     assert settings.redis_url
     return await redis.examine(settings.redis_url)
-
-
-async def _stripe(settings: Settings) -> str:
-    if not settings.stripe_secret_key:
-        return "STRIPE_SECRET_KEY is not set: there are no subscriptions"
-    client = Stripe(settings.stripe_secret_key, settings.pro_price_ids[0], api_base=settings.stripe_api_base)
-    try:
-        return await client.describe_price()
-    finally:
-        await client.close()
 
 
 async def _traces(endpoint: str) -> str:

@@ -93,6 +93,14 @@ SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 7) AS pending \
     SET lock_timeout = '60s';
 \endif
 
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 8) AS pending \gset
+\if :pending
+    BEGIN;
+    \ir migrations/0008_billing_creations.sql
+    INSERT INTO schema_migrations (version, name, compatible_from) VALUES (8, 'billing_creations', 4);
+    COMMIT;
+\endif
+
 SELECT pg_advisory_unlock(7304612205398231) \g /dev/null
 
 SELECT 'schema version ' || max(version) AS "gembackend" FROM schema_migrations;

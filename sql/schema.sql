@@ -297,6 +297,27 @@ CREATE FUNCTION public.search_words(user_id uuid, created_at timestamp with time
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (array_to_tsvector(ARRAY[public.search_owner(user_id, public.search_week(created_at))]) || to_tsvector('simple'::regconfig, public.search_text("left"(content, 65536))));
 
+CREATE TABLE public.billing_creations (
+    user_id uuid NOT NULL,
+    what text NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    failed boolean DEFAULT false NOT NULL,
+    begun_at timestamp with time zone DEFAULT now() NOT NULL,
+    asked_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT billing_creations_attempt_check CHECK ((attempt >= 0)),
+    CONSTRAINT billing_creations_what_check CHECK ((what = ANY (ARRAY['customer'::text, 'checkout'::text])))
+);
+
+COMMENT ON TABLE public.billing_creations IS 'Customers and Checkout sessions that are being made at Stripe. A row goes once what it is about is stored.';
+
+COMMENT ON COLUMN public.billing_creations.attempt IS 'Part of the idempotency key, under which Stripe keeps a failure for a day.';
+
+COMMENT ON COLUMN public.billing_creations.failed IS 'Whether Stripe keeps a failure under the key of this attempt.';
+
+COMMENT ON COLUMN public.billing_creations.begun_at IS 'When this attempt was first asked for.';
+
+COMMENT ON COLUMN public.billing_creations.asked_at IS 'When it was last asked for.';
+
 CREATE TABLE public.billing_customers (
     id text NOT NULL,
     user_id uuid,
@@ -363,12 +384,15 @@ CREATE TABLE public.billing_subscriptions (
     cancel_at timestamp with time zone,
     past_due_since timestamp with time zone,
     created_at timestamp with time zone NOT NULL,
+    idle_price_ids text[] DEFAULT '{}'::text[] NOT NULL,
     CONSTRAINT billing_subscriptions_check CHECK (((status = 'past_due'::text) = (past_due_since IS NOT NULL)))
 );
 
 COMMENT ON COLUMN public.billing_subscriptions.cancel_at IS 'When it ends, if it has been cancelled.';
 
 COMMENT ON COLUMN public.billing_subscriptions.past_due_since IS 'When it was first seen to be past due; the grace counts from here.';
+
+COMMENT ON COLUMN public.billing_subscriptions.idle_price_ids IS 'Those of its prices that entitle to nothing: their quantity is 0, or payment is not collected.';
 
 CREATE TABLE public.chatrooms_messages (
     id text NOT NULL,
@@ -574,6 +598,9 @@ CREATE TABLE public.users (
 
 COMMENT ON COLUMN public.users.pro_until IS 'When Pro ends by itself; null: never. Whoever reads the tier reads current_tier.';
 
+ALTER TABLE ONLY public.billing_creations
+    ADD CONSTRAINT billing_creations_pkey PRIMARY KEY (user_id, what);
+
 ALTER TABLE ONLY public.billing_customers
     ADD CONSTRAINT billing_customers_checkout_session_id_key UNIQUE (checkout_session_id);
 
@@ -673,6 +700,9 @@ CREATE INDEX prompts_waiting ON public.prompts USING btree (available_at, id) WH
 CREATE INDEX users_unverified ON public.users USING btree (created_at) WHERE (verified_at IS NULL);
 
 CREATE TRIGGER chatrooms_messages_owner BEFORE INSERT ON public.chatrooms_messages FOR EACH ROW WHEN ((new.user_id IS NULL)) EXECUTE FUNCTION public.name_message_owner();
+
+ALTER TABLE ONLY public.billing_creations
+    ADD CONSTRAINT billing_creations_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.billing_customers
     ADD CONSTRAINT billing_customers_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE SET NULL;

@@ -140,10 +140,10 @@ class Shop:
             return Answer(response.status, dict(response.headers), await response.json())
 
     async def settled(self, seconds: float = 20) -> None:
-        """Wait until no event waits and no customer is being synced or due."""
+        """Wait until no event is on its way or waits, and no customer is being synced or due."""
 
         async def nothing_left() -> bool:
-            return bool(
+            return not self.stripe.deliveries.under_way and bool(
                 await self.value(
                     """
                     SELECT NOT EXISTS (SELECT FROM billing_events WHERE status = 'pending') AND NOT EXISTS (

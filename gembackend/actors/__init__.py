@@ -6,6 +6,7 @@ An actor is a mailbox, a small state and one loop. No actor reaches into another
 
 from gembackend.actors.actor import Actor, Periodic, State
 from gembackend.actors.mailbox import Asked, Mailbox, MailboxClosed, MailboxFull, ask
+from gembackend.actors.stopping import each_alone
 from gembackend.actors.supervisor import Budget, Supervisor
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "State",
     "Supervisor",
     "ask",
+    "each_alone",
 ]

@@ -70,7 +70,10 @@ class Actor(ABC):
     async def stop(self, grace: float = 5.0) -> None:
         """Ask the loop to end, give it `grace` seconds, then cancel it; harmless at any time."""
         self.stopping.set()
-        self.wind_down()
+        try:
+            self.wind_down()
+        except Exception:  # the loop may end all the same, and is cancelled if it does not
+            log.exception("actor_wind_down_failed", actor=self.name)
         task = self._task
         if task is None or task.done():
             await self._enter(State.STOPPED)

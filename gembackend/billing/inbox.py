@@ -7,10 +7,15 @@ import msgspec
 
 from gembackend.billing import inbox_store as store
 from gembackend.billing import rules
-from gembackend.billing.models import StripeEvent
-from gembackend.plumbing import metrics
+from gembackend.billing.models import AnyEvent, StripeEvent
+from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Connection, Database
+
+log = logs.logger(__name__)
+
+THIN = "v2."
+"""What `object` of a thin event begins with: it is "v2.core.event"."""
 
 
 class Inbox:
@@ -24,11 +29,12 @@ class Inbox:
     async def take(self, raw: bytes, signature: str) -> None:
         """Store what a webhook brought; raises Fault when it is not Stripe's, not an event, or cannot be stored."""
         if not rules.signed(raw, signature, self._secrets, time()):
+            log.info("stripe_event_refused", reason="signature")
             raise Fault("invalid_signature", "The Stripe-Signature header does not sign this body, or not now.")
         try:
             event = msgspec.json.decode(raw, type=StripeEvent)
         except (ValueError, RecursionError) as error:
-            raise Fault("malformed_request", "The body is not a Stripe event.") from error
+            raise _not_read(raw) from error
         await self.ingest([event])
 
     async def ingest(self, events: Sequence[StripeEvent]) -> int:
@@ -39,6 +45,29 @@ class Inbox:
                 new += await _stored(connection, event)
         self.wake()
         return new
+
+
+def _not_read(raw: bytes) -> Fault:
+    """Why something that Stripe has signed is no event to us.
+
+    A thin event only names what it is about. Stripe sends those to endpoints that are set to thin payloads.
+    https://docs.stripe.com/webhooks#snapshot-and-thin-events
+    """
+    try:
+        found = msgspec.json.decode(raw, type=AnyEvent)
+    except (ValueError, RecursionError):
+        found = AnyEvent()
+    if isinstance(found.object, str) and found.object.startswith(THIN):
+        metrics.BILLING_EVENTS.labels("thin").inc()
+        log.warning("stripe_event_refused", reason="thin", type=rules.printable(found.type))
+        return Fault(
+            "thin_event",
+            "The event is signed by Stripe, but thin: set this webhook endpoint's payload style to snapshot in "
+            "Stripe's dashboard (Workbench, Webhooks), or make an endpoint with snapshot payloads.",
+        )
+    metrics.BILLING_EVENTS.labels("unreadable").inc()
+    log.warning("stripe_event_refused", reason="unreadable", type=rules.printable(found.type))
+    return Fault("malformed_request", "The body is not a Stripe event.")
 
 
 async def _stored(connection: Connection, event: StripeEvent) -> bool:

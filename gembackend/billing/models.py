@@ -23,7 +23,11 @@ class Portal(Struct, frozen=True, kw_only=True):
 
 
 class SubscriptionStatus(Struct, frozen=True, kw_only=True):
-    """The tier, and the subscription behind it; `status` is Stripe's word, null when there has never been one."""
+    """The tier, and the subscription behind it; `status` is Stripe's word, null when there has never been one.
+
+    A subscription whose payment is not collected, or of which none is bought (quantity 0), keeps its status at Stripe,
+    and the tier is Basic.
+    """
 
     subscription_tier: str
     status: str | None
@@ -35,6 +39,13 @@ class Received(Struct, frozen=True):
     """Tells Stripe that an event has been stored."""
 
     received: bool
+
+
+class AnyEvent(Struct, frozen=True):
+    """What tells one kind of event from another, whatever else it has: `object` is its kind."""
+
+    object: Any = None
+    type: Any = None
 
 
 class EventObject(Struct, frozen=True):

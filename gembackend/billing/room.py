@@ -39,6 +39,21 @@ class Billing:
         )
 
     @property
+    def trouble(self) -> str | None:
+        """What is not as it should be although payments go on, for a person to read; None when all is well.
+
+        No reason to send requests elsewhere: another process has the same key.
+        """
+        refused = {operation: why for operation, (why, _) in self._stripe.forbidden.items()}
+        found = [f"Stripe refuses {operation} ({why})" for operation, why in refused.items()]
+        found += [
+            f"reconciliation cannot see to {step} ({why})"
+            for step, why in self._reconciler.troubles.items()
+            if why not in refused.values()
+        ]
+        return "; ".join(found) or None
+
+    @property
     def actors(self) -> Sequence[Actor]:
         """Everything that runs, in the order of starting."""
         return (self._syncer, self._reconciler)

@@ -95,6 +95,7 @@ class BillingRoutes:
                 session=False,
                 errors=(
                     "invalid_signature",
+                    "thin_event",
                     "payload_too_large",
                     "unsupported_media_type",
                     "database_unavailable",

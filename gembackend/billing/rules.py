@@ -48,12 +48,19 @@ class Plan:
         """Whether a subscription is to one of our prices."""
         return not set(self.price_ids).isdisjoint(subscription.price_ids)
 
+    def entitles(self, subscription: "Subscription") -> bool:
+        """Whether a subscription has one of our prices in force."""
+        return not set(self.price_ids).isdisjoint(set(subscription.price_ids) - set(subscription.idle_price_ids))
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """A subscription as Stripe has it; `cancel_at` is when it ends, if it has been cancelled.
 
-    `past_due_since` is our own memory: when it was first seen to be past due.
+    `past_due_since` is our own memory: when it was first seen to be past due. `idle_price_ids` are those of its prices
+    that entitle to nothing: none of it is bought (quantity 0), or payment is not collected (`pause_collection`).
+    Stripe leaves the status as it is then, and the service to us; here what is not paid for is not given, whatever
+    becomes of the invoices meanwhile. https://docs.stripe.com/billing/subscriptions/pause-payment
     """
 
     id: str
@@ -63,6 +70,7 @@ class Subscription:
     cancel_at: datetime | None
     created_at: datetime
     past_due_since: datetime | None = None
+    idle_price_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ def entitlement(subscriptions: Iterable[Subscription], plan: Plan, now: datetime
 
 def _pro_until(subscription: Subscription, plan: Plan, now: datetime) -> datetime | None:
     """When this subscription alone stops making its customer Pro; None: it does not make anybody Pro."""
-    if not plan.covers(subscription):
+    if not plan.entitles(subscription):
         return None
     match subscription.status:
         case "trialing" | "active":
@@ -94,7 +102,7 @@ def _pro_until(subscription: Subscription, plan: Plan, now: datetime) -> datetim
 
 
 def live(subscriptions: Iterable[Subscription], plan: Plan) -> list[Subscription]:
-    """Those of our price that may be charged for, so that another one would be charged for twice."""
+    """Those of our price that may be charged for, also later, so that another one would be charged for twice."""
     return [each for each in subscriptions if each.status in _LIVE and plan.covers(each)]
 
 
@@ -111,6 +119,11 @@ def customer_of(kind: str | None, object_id: str | None, customer: object) -> st
     if kind == "customer":
         found = object_id
     return found if isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_]{1,255}", found) else None
+
+
+def printable(word: object) -> str | None:
+    """A type of event fit for a log; None when it is not one."""
+    return word if isinstance(word, str) and re.fullmatch(r"[a-z0-9_.\[\]]{1,255}", word) else None
 
 
 def signed(raw: bytes, header: str, secrets: Sequence[str], now: float) -> bool:

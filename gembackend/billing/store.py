@@ -59,14 +59,20 @@ async def keep_customer(connection: Connection, user_id: UUID, customer_id: str)
     )
 
 
-async def keep_checkout(connection: Connection, user_id: UUID, customer_id: str, session_id: str) -> bool:
-    """Store a customer's newest Checkout session; False when the customer is not this user's any more."""
+async def keep_checkout(connection: Connection, user_id: UUID, customer: Customer, session_id: str) -> bool:
+    """Store a customer's newest Checkout session, after the one that `customer` has.
+
+    False when another one has been stored meanwhile, or the customer is not this user's any more.
+    """
     status = await connection.execute(
         """
-        UPDATE billing_customers SET checkout_session_id = $3, returned_at = NULL WHERE id = $2 AND user_id = $1
+        UPDATE billing_customers SET checkout_session_id = $4, returned_at = NULL
+        WHERE id = $2 AND user_id = $1
+          AND (checkout_session_id IS NOT DISTINCT FROM $3 OR checkout_session_id = $4)
         """,
         user_id,
-        customer_id,
+        customer.id,
+        customer.checkout_session_id,
         session_id,
     )
     return affected(status) == 1
@@ -100,7 +106,8 @@ async def standing(connection: Connection, user_id: UUID) -> Standing | None:
         return None
     rows = await connection.fetch(
         """
-        SELECT s.id, s.status, s.price_ids, s.current_period_end, s.cancel_at, s.created_at, s.past_due_since
+        SELECT s.id, s.status, s.price_ids, s.current_period_end, s.cancel_at, s.created_at, s.past_due_since,
+               s.idle_price_ids
         FROM billing_subscriptions s JOIN billing_customers c ON c.id = s.customer_id
         WHERE c.user_id = $1
         """,
@@ -111,4 +118,5 @@ async def standing(connection: Connection, user_id: UUID) -> Standing | None:
 
 def subscription(row: Record) -> Subscription:
     """A subscription out of its row."""
-    return Subscription(**{**row, "price_ids": tuple(row["price_ids"])})
+    lists = {name: tuple(row[name]) for name in ("price_ids", "idle_price_ids")}
+    return Subscription(**{**row, **lists})

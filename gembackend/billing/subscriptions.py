@@ -1,16 +1,18 @@
 """What a user may do about a subscription: begin it, look at it, manage it, end it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
 from gembackend.billing import rules, store
+from gembackend.billing.creations import Creations, Overtaken, ended
 from gembackend.billing.faults import CustomerMissing, StripeFault
 from gembackend.billing.models import CheckoutStarted, SubscriptionStatus
 from gembackend.billing.rules import Plan
 from gembackend.billing.store import Customer
-from gembackend.billing.stripe import CheckoutSession, Stripe
+from gembackend.billing.stripe import Stripe
+from gembackend.billing.stripe_values import CheckoutSession
 from gembackend.billing.sync import Syncs
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
@@ -35,7 +37,7 @@ class Standings:
         async with self._database.connection() as connection:
             standing = await store.standing(connection, user_id)
         if standing is None:
-            raise _ended()
+            raise ended()
         shown = rules.foremost(standing.subscriptions, self._plan)
         return SubscriptionStatus(
             subscription_tier=standing.tier,
@@ -55,14 +57,19 @@ class Subscriptions:
         self._plan = plan
         self._standings = Standings(database, plan)
         self._success_url = f"{public_base_url}/checkout/success"
-        self._cancel_url = f"{public_base_url}/checkout/cancel"
+        self._creations = Creations(
+            database,
+            stripe,
+            success_url=self._success_url + "?session_id={CHECKOUT_SESSION_ID}",
+            cancel_url=f"{public_base_url}/checkout/cancel",
+        )
 
     async def subscribe(self, user_id: UUID) -> CheckoutStarted:
         """A Checkout session to pay in: the open one if there is one; raises Fault("already_subscribed")."""
         async with _in_time():
             try:
                 session = await self._checkout(user_id)
-            except CustomerMissing:  # given up now, so that this makes another
+            except (CustomerMissing, Overtaken):  # given up now, so that this makes another, or finds the other one
                 session = await self._checkout(user_id)
         assert session.url is not None
         return CheckoutStarted(url=session.url, session_id=session.id)
@@ -85,10 +92,10 @@ class Subscriptions:
                 found = rules.live(await self._syncs.now(user_id, customer.id), self._plan)
                 if not found:
                     raise _not_subscribed()
-                for subscription in found:
-                    if subscription.cancel_at is None:
-                        await self._stripe.cancel_at_period_end(subscription.id)
+                left = await self._cancelled([each.id for each in found if each.cancel_at is None])
                 await self._syncs.now(user_id, customer.id)
+                if left is not None:
+                    raise left
             except CustomerMissing:
                 raise _not_subscribed() from None
         return await self._standings.of(user_id)
@@ -120,19 +127,10 @@ class Subscriptions:
         if session is not None and session.open:
             return session
         try:
-            session = await self._stripe.create_checkout(
-                customer.id,
-                user_id,
-                success_url=self._success_url + "?session_id={CHECKOUT_SESSION_ID}",
-                cancel_url=self._cancel_url,
-                after=earlier,
-            )
+            session = await self._creations.checkout(user_id, customer)
         except CustomerMissing:
             await self._syncs.give_up(user_id, customer.id)
             raise
-        async with self._database.connection() as connection:
-            if not await store.keep_checkout(connection, user_id, customer.id, session.id):
-                raise _ended()
         if not session.open:
             raise StripeFault("checkout_not_open")
         return session
@@ -143,13 +141,17 @@ class Subscriptions:
             customer = await store.customer_of_user(connection, user_id)
         if customer is not None and not customer.gone:
             return customer
-        made = await self._stripe.create_customer(user_id, after=customer.id if customer else None)
-        async with self._database.connection() as connection:
-            await store.keep_customer(connection, user_id, made)
-            customer = await store.customer_of_user(connection, user_id)
-        if customer is None:
-            raise _ended()
-        return customer
+        return await self._creations.customer(user_id, after=customer.id if customer else None)
+
+    async def _cancelled(self, subscription_ids: Sequence[str]) -> StripeFault | None:
+        """Cancel each of these, whatever becomes of the others; why one was not cancelled."""
+        left = None
+        for subscription_id in subscription_ids:
+            try:
+                await self._stripe.cancel_at_period_end(subscription_id)
+            except StripeFault as fault:
+                left = fault
+        return left
 
     async def _known_customer(self, user_id: UUID) -> Customer:
         async with self._database.connection() as connection:
@@ -171,7 +173,3 @@ async def _in_time() -> AsyncIterator[None]:
 
 def _not_subscribed() -> Fault:
     return Fault("not_subscribed", "There is no subscription; POST /v1/subscribe/pro begins one.")
-
-
-def _ended() -> Fault:
-    return Fault("unauthorized", "This session has ended.")

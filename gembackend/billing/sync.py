@@ -108,17 +108,30 @@ class Syncs:
         log.warning("billing_customer_gone", customer=claim.customer_id)
 
     async def _close(self, claim: Claim) -> None:
-        """Leave nothing of a deleted user at Stripe that could be charged."""
+        """Leave nothing of a deleted user at Stripe that could be charged.
+
+        What cannot be closed is tried again; the subscription, which goes with the customer, does not wait for it.
+        """
         if not claim.gone:
-            if claim.checkout_session_id is not None:
-                await self._stripe.expire_checkout(claim.checkout_session_id)
+            left = await self._close_checkout(claim)
             await self._stripe.delete_customer(claim.customer_id)
+            if left is not None:
+                raise left
         async with self._database.transaction() as connection:
             if not await store.forget(connection, claim):
                 return
             events = await store.processed(connection, claim, also_later=True)
         metrics.BILLING_SYNCS.labels("closed").inc()
         metrics.BILLING_EVENTS.labels("processed").inc(events)
+
+    async def _close_checkout(self, claim: Claim) -> StripeFault | None:
+        """Let nobody pay any more in the newest Checkout session; why it may still be open."""
+        if claim.checkout_session_id is not None:
+            try:
+                await self._stripe.expire_checkout(claim.checkout_session_id)
+            except StripeFault as fault:
+                return fault
+        return None
 
     async def _failed(self, claim: Claim, fault: StripeFault) -> None:
         """Try again later; events whose failure lasts are parked in the end, but a deleted user's customer never is."""

@@ -107,22 +107,26 @@ async def write_subscriptions(
     stored = await connection.execute(
         """
         INSERT INTO billing_subscriptions AS s
-            (id, customer_id, status, price_ids, current_period_end, cancel_at, created_at, past_due_since)
-        SELECT id, $1, status, string_to_array(price_ids, ','), period_end, cancel_at, created_at,
-               CASE WHEN status = 'past_due' THEN now() END
-        FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[])
-            AS fetched (id, status, price_ids, period_end, cancel_at, created_at)
+            (id, customer_id, status, price_ids, idle_price_ids, current_period_end, cancel_at, created_at,
+             past_due_since)
+        SELECT id, $1, status, string_to_array(price_ids, ','), string_to_array(idle_price_ids, ','), period_end,
+               cancel_at, created_at, CASE WHEN status = 'past_due' THEN now() END
+        FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[],
+                    $8::timestamptz[])
+            AS fetched (id, status, price_ids, idle_price_ids, period_end, cancel_at, created_at)
         ON CONFLICT (id) DO UPDATE
-            SET status = excluded.status, price_ids = excluded.price_ids, cancel_at = excluded.cancel_at,
-                current_period_end = excluded.current_period_end,
+            SET status = excluded.status, price_ids = excluded.price_ids, idle_price_ids = excluded.idle_price_ids,
+                cancel_at = excluded.cancel_at, current_period_end = excluded.current_period_end,
                 past_due_since = CASE WHEN excluded.status = 'past_due' THEN coalesce(s.past_due_since, now()) END
-            WHERE (s.status, s.price_ids, s.current_period_end, s.cancel_at) IS DISTINCT FROM
-                (excluded.status, excluded.price_ids, excluded.current_period_end, excluded.cancel_at)
+            WHERE (s.status, s.price_ids, s.idle_price_ids, s.current_period_end, s.cancel_at) IS DISTINCT FROM
+                (excluded.status, excluded.price_ids, excluded.idle_price_ids, excluded.current_period_end,
+                 excluded.cancel_at)
         """,
         customer_id,
         [each.id for each in fetched],
         [each.status for each in fetched],
         [",".join(each.price_ids) for each in fetched],
+        [",".join(each.idle_price_ids) for each in fetched],
         [each.current_period_end for each in fetched],
         [each.cancel_at for each in fetched],
         [each.created_at for each in fetched],
@@ -134,7 +138,7 @@ async def write_subscriptions(
     )
     rows = await connection.fetch(
         """
-        SELECT id, status, price_ids, current_period_end, cancel_at, created_at, past_due_since
+        SELECT id, status, price_ids, idle_price_ids, current_period_end, cancel_at, created_at, past_due_since
         FROM billing_subscriptions WHERE customer_id = $1
         """,
         customer_id,

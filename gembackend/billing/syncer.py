@@ -50,14 +50,16 @@ class Syncer(Actor):
             await self._break_off()
 
     async def _turn(self) -> None:
-        try:
-            await self._begin()
-            await self._measure()
-            self._trouble = False
-        except Fault as fault:
-            if not self._trouble:
-                log.warning("billing_waits", reason=fault.code.name)
-            self._trouble = True
+        """Begin what is due, and measure what waits, each although the other fails."""
+        trouble = None
+        for step in (self._begin, self._measure):
+            try:
+                await step()
+            except Fault as fault:
+                trouble = fault.code.name
+        if trouble is not None and not self._trouble:
+            log.warning("billing_waits", reason=trouble)
+        self._trouble = trouble is not None
 
     async def _begin(self) -> None:
         """Begin as many syncs as there is room for."""

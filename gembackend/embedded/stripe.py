@@ -6,6 +6,7 @@ billing period end at once; whatever happens is told to the webhook as signed ev
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -14,6 +15,7 @@ from aiohttp import web
 from gembackend.embedded import stripe_pages as pages
 from gembackend.embedded.stripe_account import Account
 from gembackend.embedded.stripe_deliveries import Deliveries
+from gembackend.embedded.stripe_keys import Keys
 from gembackend.embedded.stripe_state import shown
 from gembackend.embedded.stripe_wire import ApiError, Behaviour, Call, Object, injected, new_id, parse_form
 
@@ -30,7 +32,8 @@ class StripeStandIn:
     """The server. `account` is what tests look at and change, `deliveries` how its events reach `webhook_url`.
 
     `calls` are those that have arrived, `done` those that have been carried out, be they answered or not. A call meets
-    the behaviour of the newest rule that says something. With a `path` the account is kept there.
+    the behaviour of the newest rule that says something. `keys` are the idempotency keys. With a `path` the account is
+    kept there.
     """
 
     secret_key = SECRET_KEY
@@ -42,7 +45,7 @@ class StripeStandIn:
         self.done: list[Call] = []
         self.url = ""
         self._rules: list[Rule] = []
-        self._replies: dict[str, tuple[Object, int, Object]] = {}
+        self.keys = Keys()
         self._arrived = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
@@ -95,15 +98,18 @@ class StripeStandIn:
         )
         await self._note(self.calls, call)
         behaviour = next((chosen for choose in self._rules if (chosen := choose(call)) is not None), Behaviour())
-        await asyncio.sleep(behaviour.latency)
-        if behaviour.hold is not None:
-            await behaviour.hold.wait()
         try:
             if request.headers.get("Authorization") != f"Bearer {SECRET_KEY}":
-                raise injected(401)
-            if behaviour.status is not None:
-                raise injected(behaviour.status)
-            status, body = self._once(call)
+                raise injected(401, call)
+            # Rate limits, permissions and what stands before Stripe's servers come before idempotency keys.
+            refused = behaviour.status is not None and not behaviour.keeps
+            with nullcontext() if refused else self.keys.in_use(call):
+                await asyncio.sleep(behaviour.latency)
+                if behaviour.hold is not None:
+                    await behaviour.hold.wait()
+                if behaviour.status is not None and refused:
+                    raise injected(behaviour.status, call)
+                status, body = self._once(call, behaviour)
         except ApiError as error:
             status, body = error.status, error.body
         await self._note(self.done, call)
@@ -120,20 +126,15 @@ class StripeStandIn:
             del calls[:-CALLS_KEPT]
             self._arrived.notify_all()
 
-    def _once(self, call: Call) -> tuple[int, Object]:
-        """Carry a call out, or repeat the answer to its idempotency key."""
-        key = call.idempotency_key
-        if call.method != "POST" or key is None:
-            return 200, self._carry_out(call)
-        asked = {"path": call.path, "params": call.params}
-        if key not in self._replies:
-            self._replies[key] = (asked, 200, self._carry_out(call))
-        earlier, status, body = self._replies[key]
-        if earlier != asked:
-            raise ApiError(
-                "Keys for idempotent requests can only be used with the same parameters they were first used with.",
-                kind="idempotency_error",
-            )
+    def _once(self, call: Call, behaviour: Behaviour) -> tuple[int, Object]:
+        """Carry a call out, or let it fail as told, or repeat the answer to its idempotency key."""
+        earlier = self.keys.answer(call)
+        if earlier is not None:
+            return earlier
+        status, body = 200, self._carry_out(call) if behaviour.status is None or behaviour.effect else {}
+        if behaviour.status is not None:
+            status, body = behaviour.status, injected(behaviour.status, call).body
+        self.keys.keep(call, status, body)
         return status, body
 
     def _carry_out(self, call: Call) -> Object:
@@ -143,18 +144,26 @@ class StripeStandIn:
             match (call.method, *call.path.split("/")[2:]):
                 case ("POST", "customers"):
                     made = account.create_customer(params)
+                case ("GET", "customers"):
+                    made = account.list_customers(params)
+                case ("POST", "customers", object_id):
+                    made = account.update_customer(object_id, params)
                 case ("GET", "customers", object_id):
                     made = account.customer(object_id)
                 case ("DELETE", "customers", object_id):
                     made = account.delete_customer(object_id)
                 case ("POST", "checkout", "sessions"):
                     made = account.create_session(params)
+                case ("GET", "checkout", "sessions"):
+                    made = account.list_sessions(params)
                 case ("GET", "checkout", "sessions", object_id):
                     made = account.session(object_id)
                 case ("POST", "checkout", "sessions", object_id, "expire"):
                     made = account.expire_session(object_id)
                 case ("POST", "billing_portal", "sessions"):
                     made = account.create_portal(params)
+                case ("GET", "billing_portal", "configurations"):
+                    made = account.list_portal_settings(params)
                 case ("GET", "subscriptions"):
                     made = account.list_subscriptions(params)
                 case ("GET", "subscriptions", object_id):
@@ -173,6 +182,12 @@ class StripeStandIn:
             name = str(error.args[0])
             raise ApiError(f"Missing required param: {name}.", code="parameter_missing", param=name) from None
         account.save()
+        return self._shown(made)
+
+    def _shown(self, made: Object) -> Object:
+        """An object or a list of them as the API shows it at this moment."""
+        if made["object"] == "list":
+            return made | {"data": [self._shown(each) for each in made["data"]]}
         return shown(made) | self._link(made)
 
     def _link(self, made: Object) -> Object:

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from gembackend.embedded.stripe_state import State, found
-from gembackend.embedded.stripe_wire import ApiError, Object, missing, new_id, page
+from gembackend.embedded.stripe_wire import ApiError, Object, made_in, missing, new_id, page
 
 DAY = 86_400
 MONTH = 30 * DAY
 
 
 class Account(State):
-    """One account in test mode that sells one price."""
+    """One account in test mode that sells one price, on `terms` that may be other than the usual ones."""
 
     def __init__(self, price_id: str, tell: Callable[[Object], None], path: Path | None = None) -> None:
         super().__init__(tell, path)
         self.price_id = price_id
+        self.terms: Object = {}
+        self.portal_settings = [
+            {"id": "bpc_standin", "object": "billing_portal.configuration", "active": True, "is_default": True}
+        ]
 
     def settle(self) -> None:
         """Let happen what is due: periods end or are renewed, sessions expire."""
@@ -34,6 +38,17 @@ class Account(State):
     def create_customer(self, params: Object) -> Object:
         """Make a customer."""
         return self.add("customers", "cus", "customer", metadata=params.get("metadata", {}))
+
+    def list_customers(self, params: Object) -> Object:
+        """Customers, newest first, of a time if one is given; not the deleted ones."""
+        living = [each for each in self.customers.values() if not each.get("deleted")]
+        return page("/v1/customers", made_in(living[::-1], params), params)
+
+    def update_customer(self, customer_id: str, params: Object) -> Object:
+        """Change a customer's metadata."""
+        customer = self._living(customer_id, param="id")
+        customer["metadata"] |= params.get("metadata", {})
+        return customer
 
     def customer(self, customer_id: str) -> Object:
         """A customer, which may be a deleted one."""
@@ -75,6 +90,14 @@ class Account(State):
             _metadata=params.get("subscription_data", {}).get("metadata", {}),
         )
 
+    def list_sessions(self, params: Object) -> Object:
+        """Checkout sessions, newest first, by customer and status."""
+        wanted = {name: params[name] for name in ("customer", "status") if name in params}
+        if "customer" in wanted:
+            self._living(wanted["customer"], param="customer")
+        matching = [each for each in self.sessions.values() if wanted.items() <= each.items()]
+        return page("/v1/checkout/sessions", matching[::-1], params)
+
     def session(self, session_id: str) -> Object:
         """A Checkout session."""
         return found(self.sessions, "checkout.session", session_id)
@@ -102,6 +125,10 @@ class Account(State):
         return self.add(
             "portals", "bps", "billing_portal.session", customer=customer["id"], return_url=params["return_url"]
         )
+
+    def list_portal_settings(self, params: Object) -> Object:
+        """The settings of the portal: there are none but the default ones."""
+        return page("/v1/billing_portal/configurations", self.portal_settings, params)
 
     def portal(self, portal_id: str) -> Object:
         """A session of the customer portal."""
@@ -137,6 +164,7 @@ class Account(State):
                 "collection_method": "charge_automatically",
                 "currency": "usd",
                 "metadata": {},
+                "pause_collection": None,
                 "latest_invoice": new_id("in"),
             }
             | fields,
@@ -219,8 +247,9 @@ class Account(State):
             "product": "prod_standin",
             "recurring": {"interval": "month", "interval_count": 1, "usage_type": "licensed"},
             "type": "recurring",
+            "billing_scheme": "per_unit",
             "unit_amount": 999,
-        }
+        } | self.terms
 
     def _turn_period(self, subscription: Object) -> None:
         """What happens when a period is over."""

@@ -20,7 +20,8 @@ class Deliveries:
     """Posts events to `url`. `taken` is called with the id of an event that was answered 2xx.
 
     For tests: without `automatic` nothing is posted but by `deliver`; every event is posted `copies` times, each after
-    up to `jitter` seconds, so that the order is another; one for which `lost` says so never gets through.
+    up to `jitter` seconds, so that the order is another; one for which `lost` says so never gets through. `under_way`
+    has the posts that are not done with.
     """
 
     def __init__(self, url: str | None, taken: Callable[[str], None]) -> None:
@@ -32,7 +33,7 @@ class Deliveries:
         self.lost: Callable[[Object], bool] = lambda _: False
         self._taken = taken
         self._session: aiohttp.ClientSession | None = None
-        self._under_way: set[asyncio.Task[None]] = set()
+        self.under_way: set[asyncio.Task[None]] = set()
 
     def start(self, secret: str) -> None:
         """Make the HTTP client; events are signed with the secret."""
@@ -41,9 +42,9 @@ class Deliveries:
 
     async def stop(self) -> None:
         """Break off what is under way."""
-        for task in self._under_way:
+        for task in self.under_way:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self.under_way, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
@@ -53,8 +54,8 @@ class Deliveries:
             return
         for _ in range(self.copies):
             task = asyncio.create_task(self._insist(event), name=f"deliver-{event['id']}")
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self.under_way.add(task)
+            task.add_done_callback(self.under_way.discard)
 
     async def deliver(self, event: Object) -> int:
         """Post an event once; the status of the answer, 0 when there was none."""

@@ -14,16 +14,25 @@ Object = dict[str, Any]
 class Behaviour:
     """How one call is treated: at first `latency` seconds pass and `hold` is waited for, then it is carried out.
 
-    With `status` it fails with that instead. Before the answer goes out `delay` seconds pass and `withheld` is waited
-    for, so that it is as old; with `cut` no answer goes out at all, although the call has been carried out.
+    With `status` it fails with that, and is not carried out unless it has an `effect` all the same. Such a failure is
+    `kept` under the call's idempotency key, unless that says otherwise, when it is a 5xx. Before the answer goes out
+    `delay` seconds pass and `withheld` is waited for, so that it is as old; with `cut` no answer goes out at all,
+    although the call has been carried out.
     """
 
     latency: float = 0.0
     hold: asyncio.Event | None = None
     status: int | None = None
+    effect: bool = False
+    kept: bool | None = None
     delay: float = 0.0
     withheld: asyncio.Event | None = None
     cut: bool = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the failure is kept."""
+        return self.kept if self.kept is not None else self.status is not None and self.status >= 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,17 @@ def missing(what: str, object_id: str, *, param: str = "id") -> ApiError:
     return ApiError(f"No such {what}: '{object_id}'", status=status, code="resource_missing", param=param)
 
 
-def injected(status: int) -> ApiError:
+def injected(status: int, call: Call) -> ApiError:
     """The error of a call that is told to fail."""
     if status == 401:
         return ApiError("Invalid API Key provided.", status=401)
+    if status == 403:
+        needed = f"rak_{call.path.split('/')[2].removesuffix('s')}_{'read' if call.method == 'GET' else 'write'}"
+        return ApiError(
+            "The provided key 'rk_test_standin' does not have the required permissions for this endpoint. "
+            f"Having the '{needed}' permission would allow this request to continue.",
+            status=403,
+        )
     if status == 429:
         return ApiError("Too many requests.", status=429, code="rate_limit")
     kind = "api_error" if status >= 500 else "invalid_request_error"
@@ -98,6 +114,13 @@ def page(url: str, found: list[Object], params: Object) -> Object:
         found = found[ids.index(after) + 1 :] if after in ids else []
     limit = int(params.get("limit", 10))
     return {"object": "list", "url": url, "has_more": len(found) > limit, "data": found[:limit]}
+
+
+def made_in(found: list[Object], params: Object) -> list[Object]:
+    """What was made in the time that `created` says, in seconds since 1970."""
+    bounds = params.get("created", {})
+    earliest, latest = int(bounds.get("gte", 0)), int(bounds.get("lte", 2**62))
+    return [each for each in found if earliest <= each["created"] <= latest]
 
 
 def new_id(prefix: str) -> str:

@@ -50,6 +50,7 @@ CODES = _registry(
     Code("malformed_request", Family.MALFORMED, "Malformed request"),
     Code("malformed_json", Family.MALFORMED, "Malformed JSON"),
     Code("invalid_signature", Family.MALFORMED, "Invalid signature"),
+    Code("thin_event", Family.MALFORMED, "Thin Stripe event"),
     Code("unauthorized", Family.UNAUTHORIZED, "Not logged in"),
     Code("invalid_credentials", Family.UNAUTHORIZED, "Wrong phone or password"),
     Code("invalid_otp", Family.UNAUTHORIZED, "Wrong or expired code"),

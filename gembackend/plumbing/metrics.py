@@ -105,6 +105,8 @@ BILLING_EVENTS = _counter("billing_events", "Stripe events, by what became of th
 BILLING_OLDEST_SECONDS = _gauge("billing_oldest_event_age_seconds", "Age of the oldest event without its effect.")
 BILLING_SYNCS = _counter("billing_syncs", "Fetches of a customer's subscriptions, by outcome.", "outcome")
 BILLING_DRIFT = _counter("billing_drift", "Customers found changed at Stripe although no event had said so.")
+RECONCILIATION_FAILING = _gauge("reconciliation_step_failing", "1 while this step of reconciliation fails.", "step")
+STRIPE_FORBIDDEN = _gauge("stripe_forbidden", "1 while Stripe refuses an operation to our key.", "operation")
 STRIPE_SECONDS = _histogram(
     "stripe_call_duration_seconds", "Time of one operation at Stripe, by outcome.", "operation", "outcome"
 )
@@ -117,5 +119,6 @@ BILLING_EVENTS.labels("parked")
 CODES.labels("login", "exhausted")
 CODES.labels("reset", "exhausted")
 CODES.labels("reset", "turned_away")
+BILLING_EVENTS.labels("thin")
 for _reason in ("client_gone", "session_ended", "room_deleted", "shutting_down", "time_over", "error"):
     STREAMS_CLOSED.labels(_reason)

@@ -11,6 +11,8 @@ from gembackend import dead_letters
 from gembackend.billing import rules, sync_store
 from gembackend.embedded.stripe import Behaviour, Call
 from gembackend.embedded.stripe_wire import Object
+from gembackend.plumbing import metrics
+from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.ids import new_id
 from tests.billing import Buyer, Shop, settings, shop, shop_at, stand_in
 from tests.processes import until
@@ -274,6 +276,89 @@ async def test_an_outage_parks_nothing(store: Shop) -> None:
     store.stripe.rule(lambda _: Behaviour())
     await store.settled()
     assert [event["attempts"] for event in await event_of(store, "processed")] == [0]
+
+
+IDLE = {
+    "void": {"pause_collection": {"behavior": "void", "resumes_at": None}},
+    "keep_as_draft": {"pause_collection": {"behavior": "keep_as_draft", "resumes_at": None}},
+    "mark_uncollectible": {"pause_collection": {"behavior": "mark_uncollectible", "resumes_at": 4102444800}},
+    "quantity 0": {"quantity": 0},
+}
+
+
+@pytest.mark.parametrize("idle", IDLE.values(), ids=IDLE)
+async def test_what_is_not_paid_for_is_not_pro_and_is_again_when_it_is(store: Shop, idle: dict[str, Any]) -> None:
+    buyer, subscription = await store.pro()
+    item = subscription["items"]["data"][0]
+    item["quantity"] = idle.get("quantity", 1)
+    store.stripe.account.change(subscription["id"], pause_collection=idle.get("pause_collection"))
+    await buyer.becomes("Basic")
+    assert (await buyer.status())["status"] == "active"
+    assert (await buyer.post("/v1/subscribe/pro")).code == "already_subscribed"
+    item["quantity"] = 1
+    store.stripe.account.change(subscription["id"], pause_collection=None)
+    await buyer.becomes("Pro")
+
+
+async def test_rows_of_before_do_not_look_changed(store: Shop) -> None:
+    """A process of schema version 5 writes nothing of idle prices, and nothing has been written in rows of then."""
+    buyer, subscription = await store.pro()
+    await store.settled()
+    await store.value("UPDATE billing_subscriptions SET idle_price_ids = DEFAULT")
+    unchanged = metrics.BILLING_SYNCS.labels("unchanged")._value.get()
+    found = await store.billing.subscriptions._syncs.now(buyer.id, subscription["customer"])
+    assert [each.id for each in found] == [subscription["id"]]
+    assert metrics.BILLING_SYNCS.labels("unchanged")._value.get() == unchanged + 1
+
+
+async def test_every_subscription_is_cancelled_although_one_cannot_be(store: Shop) -> None:
+    buyer, first = await store.pro()
+    second = store.stripe.account.subscribe(first["customer"])
+    await store.settled()
+    posted: list[str] = []
+
+    def first_fails(call: Call) -> Behaviour | None:
+        if call.method != "POST" or "/subscriptions/" not in call.path:
+            return None
+        posted.append(call.path)
+        return Behaviour(status=400) if call.path == posted[0] else None
+
+    store.stripe.rule(first_fails)
+    assert (await buyer.post("/v1/subscription/cancel")).status == 503
+    assert sorted(each["cancel_at"] is not None for each in (first, second)) == [False, True]
+    store.stripe.rule(lambda _: Behaviour())
+    assert (await buyer.post("/v1/subscription/cancel")).body["cancel_at_period_end"] is True
+    assert first["cancel_at"] is not None and second["cancel_at"] is not None
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_deleted_users_subscription_ends_although_its_checkout_cannot_be_closed(store: Shop) -> None:
+    buyer, subscription = await store.pro()
+    expiring = [Behaviour(status=403)] * 3
+    store.stripe.rule(lambda call: expiring.pop() if expiring and call.path.endswith("/expire") else None)
+    answer = await store.client.call("DELETE", "/v1/user/me", {"password": "correct horse battery"}, token=buyer.token)
+    assert answer.status == 204
+    await store.stripe.wait_until(lambda: any(call.method == "DELETE" for call in store.stripe.done))
+    assert subscription["status"] == "canceled"
+    await store.settled()
+    assert expiring == [] and await store.value("SELECT count(*) FROM billing_customers") == 0
+
+
+async def test_how_long_events_wait_is_measured_although_nothing_can_be_claimed(
+    store: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unclaimable(*_: object) -> list[Any]:
+        raise Fault("database_unavailable", "")
+
+    monkeypatch.setattr(sync_store, "claim_due", unclaimable)
+    store.stripe.account.subscribe(await store.bare_customer())
+
+    async def measured() -> bool:
+        return bool(metrics.BILLING_OLDEST_SECONDS._value.get() > 0)
+
+    await until(measured, "an age")
+    monkeypatch.undo()
+    await store.settled()
 
 
 async def test_customers_are_synced_side_by_side(store: Shop) -> None:

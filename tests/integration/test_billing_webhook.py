@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gembackend.billing import rules
 from gembackend.embedded.stripe import Behaviour
@@ -112,6 +113,39 @@ async def test_what_is_signed_but_is_no_event_is_400(store: Shop) -> None:
         answer = await store.post_event(body)
         assert (answer.status, answer.code) == (400, "malformed_request"), body[:40]
     assert await store.value("SELECT count(*) FROM billing_events") == 0
+
+
+THIN = {
+    "id": "evt_test_65R9Ijk8dKEYZcXeRWn16R9A7j1FSQ3w3TGDPLLGSM4CW0",
+    "object": "v2.core.event",
+    "type": "v1.customer.subscription.updated",
+    "livemode": False,
+    "created": "2026-05-01T06:20:52.246Z",
+    "related_object": {"id": "sub_1", "type": "subscription", "url": "/v1/subscriptions/sub_1"},
+}
+"""https://docs.stripe.com/api/v2/core/events/event-types"""
+
+
+async def test_a_thin_event_is_told_from_a_forged_one(store: Shop) -> None:
+    raw, secret = json.dumps(THIN).encode(), store.stripe.account.webhook_secret
+    thin = metrics.BILLING_EVENTS.labels("thin")._value.get()
+    with capture_logs() as logged:
+        answer = await store.post_event(raw)
+        forged = await store.post_event(raw, signature(raw, "whsec_other", time.time()))
+        late = await store.post_event(raw, signature(raw, secret, time.time() - 3600))
+    assert (answer.status, answer.code) == (400, "thin_event")
+    assert "snapshot" in answer.body["detail"]
+    assert [(each.status, each.code) for each in (forged, late)] == [(400, "invalid_signature")] * 2
+    refused = [(line["log_level"], line["reason"]) for line in logged if line["event"] == "stripe_event_refused"]
+    assert refused == [("warning", "thin"), ("info", "signature"), ("info", "signature")]
+    assert metrics.BILLING_EVENTS.labels("thin")._value.get() == thin + 1
+    assert await store.value("SELECT count(*) FROM billing_events") == 0
+
+
+async def test_every_thin_event_is_one_whatever_else_it_has(store: Shop) -> None:
+    for changes in ({"type": "v2.core.event_destination.ping"}, {"data": {"object": {}}}, {"type": None}, {"id": 5}):
+        answer = await store.post_event(THIN | changes)
+        assert (answer.status, answer.code) == (400, "thin_event"), changes
 
 
 async def test_what_concerns_nobody_here_is_stored_and_ignored(store: Shop) -> None:

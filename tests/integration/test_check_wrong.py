@@ -17,6 +17,7 @@ from gembackend.check import check
 from gembackend.embedded.gemini import Behaviour, GeminiStandIn
 from gembackend.embedded.postgres import EmbeddedPostgres
 from gembackend.embedded.redis import find_program
+from gembackend.embedded.stripe import Behaviour as Treatment
 from gembackend.embedded.stripe import StripeStandIn
 from gembackend.plumbing.postgres import SCHEMA_VERSION
 from gembackend.plumbing.redis import connect
@@ -448,6 +449,25 @@ async def test_a_key_that_stripe_refuses(site: Installation) -> None:
 
 async def test_a_price_that_stripe_does_not_know(site: Installation) -> None:
     await site.fault("Stripe", PRO_PRICE_ID="price_of_another_account")
+
+
+async def test_a_key_that_may_not_list_events(site: Installation) -> None:
+    site.stripe.rule(lambda call: Treatment(status=403) if call.path == "/v1/events" else None)
+    assert "may not list events" in await site.fault("Stripe")
+
+
+async def test_a_price_that_is_paid_once(site: Installation) -> None:
+    site.stripe.account.terms = {"recurring": None, "type": "one_time"}
+    assert "a subscription needs a recurring price" in await site.fault("Stripe")
+
+
+async def test_a_key_of_the_browsers(site: Installation) -> None:
+    assert "not a secret key" in await site.fault("Stripe", STRIPE_SECRET_KEY="pk_test_published")
+
+
+async def test_a_signing_secret_that_is_another_value(site: Installation) -> None:
+    await site.fault("Stripe", STRIPE_WEBHOOK_SIGNING_SECRET="we_1P0kXn")
+    await site.warning("Stripe", STRIPE_WEBHOOK_SIGNING_SECRET="of-our-own-proxy")
 
 
 # What else there is

@@ -65,6 +65,24 @@ async def test_a_stopping_service_is_not_ready(service: Service, client: TestCli
     assert (await client.get("/livez")).status == 200
 
 
+async def test_what_cannot_be_closed_leaves_nothing_else_open(
+    service: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.get("/readyz")
+    assert service.database.usage()[1] > 0
+
+    async def broken(*_: object) -> None:
+        raise OSError
+
+    for part, close in ((service._supervisor, "stop"), (service._auth, "stop"), (service._gemini, "close")):
+        monkeypatch.setattr(part, close, broken)
+    monkeypatch.setattr(service._redis, "aclose", broken)
+    await service.stop(5)
+    assert service.database.usage() == service._engine_database.usage() == (0, 0)
+    assert service._listeners[0]._runner.server is None
+    monkeypatch.undo()  # the fixture stops it once more, for good
+
+
 async def test_metrics_count_requests_by_route_template(client: TestClient) -> None:
     await client.get("/v1/chatroom/01a20454-44a5-71c7-8f49-2353c39fef8a")
     text = await (await client.get("/metrics")).text()

@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 from collections.abc import AsyncIterator, Iterator
+from typing import get_args
 from uuid import UUID
 
 import pytest
@@ -11,7 +12,8 @@ import structlog
 
 from gembackend.billing import stripe as module
 from gembackend.billing.faults import CustomerMissing, StripeFault
-from gembackend.billing.stripe import API_VERSION, Stripe
+from gembackend.billing.prices import in_words, wrong
+from gembackend.billing.stripe import API_VERSION, Permission, Stripe
 from gembackend.embedded.stripe import Behaviour, StripeStandIn
 from gembackend.plumbing import logs
 from tests.billing import stand_in
@@ -126,12 +128,53 @@ async def test_undelivered_events_are_listed_page_by_page(server: StripeStandIn,
     server.account.expire_session(session["id"])  # an event that does not matter
     taken = next(iter(server.account.events))
     server.account.delivered(taken)
-    found = await client.undelivered_events()
-    assert {event.id for event in found} == set(list(server.account.events)[1:-1])
+    first = await client.undelivered_events()
+    second = await client.undelivered_events(after=first.after)
+    assert (len(first.events), first.after, second.after) == (100, first.events[-1].id, None)
+    assert {event.id for event in (*first.events, *second.events)} == set(list(server.account.events)[1:-1])
 
 
-async def test_the_price_is_described(server: StripeStandIn, client: Stripe) -> None:
-    assert await client.describe_price() == f"{server.account.price_id}, 9.99 usd a month, test mode"
+async def test_the_next_page_begins_after_the_last_event_that_says_who_it_is(
+    server: StripeStandIn, client: Stripe
+) -> None:
+    customer = await client.create_customer(USER, after=None)
+    events = [server.account.subscribe(customer) for _ in range(3)] and list(server.account.events.values())[::-1]
+    events[1]["id"] = None
+    page = await client.undelivered_events(limit=2)
+    assert ([event.id for event in page.events], page.odd, page.after) == ([events[0]["id"]], 1, events[0]["id"])
+
+
+async def test_a_permission_is_tried_without_a_trace(server: StripeStandIn, client: Stripe) -> None:
+    before = len(server.account.customers), len(server.account.portals)
+    for permission in get_args(Permission):
+        await client.try_permission(permission)
+    assert (len(server.account.customers), len(server.account.portals)) == before == (0, 0)
+    assert client.forbidden == {}
+    server.rule(lambda call: Behaviour(status=403) if call.method == "POST" else None)
+    for permission in get_args(Permission):
+        with pytest.raises(StripeFault) as raised:
+            await client.try_permission(permission)
+        assert raised.value.reason == "permission_missing"
+
+
+async def test_a_refusal_is_remembered_until_it_is_lifted_or_old(server: StripeStandIn, client: Stripe) -> None:
+    for status in (403, 401):
+        server.rule(lambda _, status=status: Behaviour(status=status))
+        await failing(client)
+        assert list(client.forbidden) == ["list_subscriptions"]
+        client.forget_refusals(60)
+        assert client.forbidden
+        client.forget_refusals(-1)
+        assert not client.forbidden
+    await failing(client)
+    server.rule(lambda _: Behaviour())
+    await client.subscriptions(await client.create_customer(USER, after=None))
+    assert not client.forbidden
+
+
+async def test_the_price_is_read(server: StripeStandIn, client: Stripe) -> None:
+    price = await client.price()
+    assert (price.id, in_words(price), wrong(price)) == (server.account.price_id, "9.99 USD a month", None)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +182,7 @@ async def test_the_price_is_described(server: StripeStandIn, client: Stripe) -> 
     [
         (400, "invalid_request", True),
         (401, "key_refused", False),
-        (403, "key_refused", False),
+        (403, "permission_missing", False),
         (429, "rate_limited", False),
         (500, "server_error", False),
         (503, "server_error", False),

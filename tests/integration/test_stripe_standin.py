@@ -98,6 +98,50 @@ async def test_an_idempotency_key_is_for_one_request(server: StripeStandIn) -> N
     assert len(server.account.customers) == 1
 
 
+async def test_what_fails_in_stripes_hands_is_kept_under_its_key_and_what_is_turned_away_is_not(
+    server: StripeStandIn,
+) -> None:
+    async def create(key: str, *behaviours: Behaviour) -> int:
+        server.rule(lambda _: waiting.pop(0) if waiting else Behaviour())
+        waiting = list(behaviours)
+        return (await call(server, "POST", "/v1/customers", headers={"Idempotency-Key": key}))[0]
+
+    for status, again in ((500, 500), (503, 503), (400, 200), (403, 200), (409, 200), (429, 200)):
+        key = f"key-{status}"
+        assert [await create(key, Behaviour(status=status)), await create(key)] == [status, again]
+    made = len(server.account.customers)
+    assert await create("effect", Behaviour(status=500, effect=True)) == await create("effect") == 500
+    assert len(server.account.customers) == made + 1
+    assert [await create("refused", Behaviour(status=400, kept=True)), await create("refused")] == [400, 400]
+    server.keys.forget()
+    assert await create("key-500") == 200
+
+
+async def test_a_key_is_in_use_until_its_call_is_answered(server: StripeStandIn) -> None:
+    held = asyncio.Event()
+    server.rule(lambda _: Behaviour(hold=held))
+    headers = {"Idempotency-Key": "key"}
+    first = asyncio.create_task(call(server, "POST", "/v1/customers", headers=headers))
+    await server.wait_until(lambda: bool(server.calls))
+    status, body = await call(server, "POST", "/v1/customers", headers=headers)
+    assert (status, body["error"]["code"]) == (409, "idempotency_key_in_use")
+    held.set()
+    assert (await first)[0] == 200 and len(server.account.customers) == 1
+
+
+async def test_lists_are_by_what_is_asked_for(server: StripeStandIn) -> None:
+    customers = [server.account.create_customer({}) for _ in range(3)]
+    customers[0]["created"] -= 1000
+    since = customers[1]["created"]
+    _, listed = await call(server, "GET", f"/v1/customers?created[gte]={since}&limit=1")
+    assert ([each["id"] for each in listed["data"]], listed["has_more"]) == ([customers[2]["id"]], True)
+    sessions = [session_of(server, customers[0]) for _ in range(2)]
+    server.account.expire_session(sessions[0]["id"])
+    _, listed = await call(server, "GET", f"/v1/checkout/sessions?customer={customers[0]['id']}&status=open")
+    (found,) = listed["data"]
+    assert found["url"] == f"{server.url}/c/pay/{sessions[1]['id']}" and not any(name[0] == "_" for name in found)
+
+
 async def test_a_slow_answer_is_as_old_as_the_call(server: StripeStandIn) -> None:
     customer = server.account.create_customer({})
     withheld = asyncio.Event()

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from gembackend.actors import Actor, Budget, Mailbox, Periodic, State, Supervisor
+from gembackend.actors import Actor, Budget, Mailbox, Periodic, State, Supervisor, each_alone
 
 QUICK = Budget(restarts=3, seconds=30, first_wait=0.001, longest_wait=0.002)
 
@@ -159,6 +159,32 @@ async def test_a_crash_leaves_the_others_alone() -> None:
     await crashing.until_lives(2)
     assert calm.lives == 1
     await supervisor.stop(asyncio.get_running_loop().time() + 5)
+
+
+async def test_an_actor_that_cannot_be_asked_to_end_is_cancelled_and_the_others_are_stopped() -> None:
+    class Stubborn(Echo):
+        def wind_down(self) -> None:
+            raise ValueError
+
+    first, stubborn, last = Echo("first"), Stubborn("stubborn"), Echo("last")
+    supervisor = Supervisor([first, stubborn, last], QUICK)
+    await supervisor.start()
+    await supervisor.stop(asyncio.get_running_loop().time() + 0.1)
+    assert [actor.state for actor in (first, stubborn, last)] == [State.STOPPED] * 3
+
+
+async def test_what_cannot_be_ended_takes_nothing_else_along() -> None:
+    taken: list[str] = []
+
+    async def works() -> None:
+        taken.append("works")
+
+    async def fails() -> None:
+        taken.append("fails")
+        raise OSError
+
+    await each_alone(works, fails, fails, works)
+    assert taken == ["works", "fails", "fails", "works"]
 
 
 async def test_the_supervisor_gives_up_past_the_budget() -> None:

@@ -1,5 +1,6 @@
 """What the state at Stripe means: tiers, signatures, and which events matter."""
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -41,8 +42,10 @@ def having(
     cancel_at: datetime | None = None,
     since: datetime | None = None,
     age: int = 10,
+    idle: bool = False,
 ) -> Subscription:
-    return Subscription(f"sub_{status}_{age}", status, (price,), end, cancel_at, NOW - age * DAY, since)
+    idle_prices = (price,) if idle else ()
+    return Subscription(f"sub_{status}_{age}", status, (price,), end, cancel_at, NOW - age * DAY, since, idle_prices)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,10 @@ def having(
         ([having("active"), having("canceled", age=1)], pro(NOW + 20 * DAY + RENEWAL_ALLOWANCE)),
         ([having("active", cancel_at=NOW + DAY), having("past_due", since=NOW)], pro(NOW + 7 * DAY)),
         ([having("active", price="price_x"), having("unpaid")], BASIC),
+        ([having("active", idle=True)], BASIC),
+        ([having("trialing", idle=True)], BASIC),
+        ([having("past_due", since=NOW, idle=True)], BASIC),
+        ([having("active", idle=True), having("active", cancel_at=NOW + DAY)], pro(NOW + DAY)),
     ],
 )
 def test_the_tier_follows_from_the_subscriptions(subscriptions: list[Subscription], expected: Entitlement) -> None:
@@ -83,6 +90,17 @@ def test_the_tier_follows_from_the_subscriptions(subscriptions: list[Subscriptio
 
 def test_without_grace_a_payment_that_failed_ends_pro_at_once() -> None:
     assert entitlement([having("past_due", since=NOW)], Plan(("price_pro",), timedelta(0)), NOW) == BASIC
+
+
+def test_one_price_of_ours_in_force_is_enough() -> None:
+    several = dataclasses.replace(having("active"), price_ids=("price_x", "price_pro", "price_earlier"))
+    idle = dataclasses.replace(several, idle_price_ids=("price_pro",))
+    assert entitlement([idle], PLAN, NOW) == pro(NOW + 20 * DAY + RENEWAL_ALLOWANCE)
+    assert entitlement([dataclasses.replace(idle, idle_price_ids=("price_pro", "price_earlier"))], PLAN, NOW) == BASIC
+
+
+def test_what_is_not_paid_for_now_may_be_charged_for_later() -> None:
+    assert live([having("active", idle=True)], PLAN) == [having("active", idle=True)]
 
 
 def test_only_what_may_be_charged_for_is_live() -> None:

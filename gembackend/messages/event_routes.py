@@ -117,9 +117,9 @@ class EventRoutes:
                 return "client_gone"
             if ear.closed:
                 return "shutting_down"
-            if (left := until - monotonic()) <= 0:
+            if (left := until - monotonic()) <= 0 and not changed:
                 return "time_over"
-            changed = await ear.heard(min(left, CHECK_SECONDS)) or changed
+            changed = await ear.heard(min(left, CHECK_SECONDS) if left > 0 else CHECK_SECONDS) or changed
 
     async def _tell(self, request: web.Request, stream: EventStream, story: Story) -> bool:
         """Read what the listener has not been told and send it; tells whether there still is such a room."""

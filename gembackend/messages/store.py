@@ -10,13 +10,34 @@ from gembackend.messages.rules import Regenerable
 from gembackend.messages.story import Entry, Place
 from gembackend.plumbing.postgres import Connection
 
-PROMPT = """
-    SELECT p.id, p.chatroom_id, p.sequence, p.fence, p.status, p.content AS prompt, p.attempts,
-           p.created_at, p.finished_at,
-           p.error_code, p.error_message, p.prompt_tokens, p.reply_tokens,
-           m.id AS reply_id, m.content AS reply, m.created_at AS replied_at
-    FROM prompts p LEFT JOIN chatrooms_messages m ON m.prompt_id = p.id AND m.role = 'assistant'
-"""
+
+def prompts_from(source: str) -> str:
+    """A SELECT of the prompts of a table or subquery, each with its reply.
+
+    Replies are looked up prompt by prompt, whatever the planner takes the tables for.
+    """
+    return f"""
+        SELECT p.id, p.chatroom_id, p.sequence, p.fence, p.status, p.content AS prompt, p.attempts,
+               p.created_at, p.finished_at,
+               p.error_code, p.error_message, p.prompt_tokens, p.reply_tokens,
+               m.id AS reply_id, m.content AS reply, m.created_at AS replied_at
+        FROM {source} p LEFT JOIN LATERAL (
+            SELECT * FROM chatrooms_messages WHERE prompt_id = p.id AND role = 'assistant' OFFSET 0
+        ) m ON true
+    """  # noqa: S608  # put together of what stands in the stores
+
+
+PROMPT = prompts_from("prompts")
+
+_LATEST = """(
+    SELECT * FROM prompts WHERE chatroom_id = $2 AND user_id = $1
+    AND sequence = (SELECT last_sequence FROM chatrooms_metadata WHERE id = $2)
+)"""
+
+_BEHIND = """(
+    SELECT * FROM prompts WHERE chatroom_id = $3 AND user_id = $2 AND sequence > $4
+    ORDER BY sequence LIMIT $1::integer + 1
+)"""
 
 PAGE_BYTES = 1024 * 1024
 """How many bytes of texts a page may have, unless its first row alone has more."""
@@ -30,9 +51,7 @@ async def prompt(connection: Connection, user_id: UUID, prompt_id: UUID) -> Prom
 
 async def latest(connection: Connection, user_id: UUID, chatroom_id: UUID) -> Prompt | None:
     """The newest prompt of a room, with its reply."""
-    row = await connection.fetchrow(
-        PROMPT + "WHERE p.chatroom_id = $2 AND p.user_id = $1 ORDER BY p.sequence DESC LIMIT 1", user_id, chatroom_id
-    )
+    row = await connection.fetchrow(prompts_from(_LATEST), user_id, chatroom_id)
     return prompt_of(row) if row else None
 
 
@@ -61,7 +80,7 @@ async def story(
     """Up to `limit` prompts of a room behind a sequence, in the order of the room, and whether there are more."""
     rows = await connection.fetch(
         page_of(
-            PROMPT + "WHERE p.chatroom_id = $3 AND p.user_id = $2 AND p.sequence > $4 ORDER BY p.sequence",
+            prompts_from(_BEHIND) + "ORDER BY p.sequence",
             key="sequence",
             size="octet_length(prompt) + coalesce(octet_length(reply), 0)",
         ),

@@ -287,6 +287,29 @@ async def test_a_story_that_could_not_be_read_is_read_again(whole: Whole, monkey
         assert names(await listener.until("prompt.answered")) == ANSWERED
 
 
+async def test_a_stream_whose_time_is_over_still_tells_what_a_fault_of_the_database_kept_from_it(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await whole.room()
+    await whole.ask(room, "?")
+    read, failures = store.story, [Fault("database_unavailable", "as the test wants it")] * 2
+
+    async def failing(*arguments: Any) -> tuple[list[Entry], bool]:
+        if failures:
+            raise failures.pop()
+        return await read(*arguments)
+
+    monkeypatch.setattr(event_routes.store, "story", failing)
+    monkeypatch.setattr(event_routes, "CHECK_SECONDS", 0.05)
+    answer = await whole.client.call(
+        "GET", f"/v1/chatroom/{room}/events", headers={"Prefer": "wait=0", "Last-Event-ID": "0-0"}
+    )
+    assert not failures
+    assert [line for line in answer.body.decode().splitlines() if line.startswith("event: ")] == [
+        f"event: {name}" for name in ANSWERED
+    ]
+
+
 async def test_the_poll_tells_other_processes_which_rooms_are_listened_to(database_url: str) -> None:
     line, database, room = Line(), Database(database_url, 1), uuid4()
     hearer, other = Feed(line, "hearer"), Feed(line, "other")

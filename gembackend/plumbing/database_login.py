@@ -58,15 +58,16 @@ class Login:
     async def __call__(self) -> "asyncpg.Connection[asyncpg.Record]":
         """A new connection; raises Unreachable, whatever went wrong."""
         refusals: list[str] = []
-        for host in tuple(self._hosts):
+        hosts = tuple(self._hosts)
+        for number, host in enumerate(hosts, 1):
             try:
                 connection: _Connection = await asyncpg.connect(
                     host=host.name, port=host.port, timeout=self._seconds, **self._arguments
                 )
             except Exception as error:  # whatever is raised while connecting means that the database is away
                 why = f"no answer within {self._seconds:g} s" if _in_vain(error) else reason(error)
-                refusals.append(f"{host}: {why}" if len(self._hosts) > 1 else why)
-                if not isinstance(error, NEXT_HOST) or host == self._hosts[-1]:
+                refusals.append(f"{host}: {why}" if len(hosts) > 1 else why)
+                if number == len(hosts) or not isinstance(error, NEXT_HOST):
                     raise Unreachable("; ".join(refusals)) from error
             else:
                 self._hosts.sort(key=lambda other: other != host)
@@ -110,8 +111,10 @@ def reason(error: BaseException) -> str:
     elif _in_vain(error):
         told = "no answer in time"
     elif isinstance(error, OSError):
-        told = error.strerror or re.sub(r" \(_ssl\.c:\d+\)$", "", str(error)) or type(error).__name__
-    elif isinstance(error, asyncpg.InterfaceError | asyncpg.TargetServerAttributeNotMatched):
+        told = re.sub(r" \(_ssl\.c:\d+\)$", "", error.strerror or str(error)) or type(error).__name__
+    elif isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        told = "it takes no writes"
+    elif isinstance(error, asyncpg.InterfaceError):
         told = str(error)
     else:
         told = f"the client failed ({type(error).__name__})"

@@ -38,7 +38,7 @@ class Connections:
     ) -> None:
         """`connect` raises what it likes, and ends by itself.
 
-        `noticed` hears of the first failure after a success, and of the first success after that.
+        `noticed` hears of every failure after the first success, and of the success that ends them.
         """
         self.trouble: Exception | None = None
         self._connect = connect
@@ -127,7 +127,7 @@ class Connections:
             self._done()
             self._failed_at = monotonic()
             self.trouble = error
-            if self._well:
+            if self._well is not None:
                 self._well = False
                 self._noticed(error)
             if not self._lent and not self._attempts:

@@ -79,6 +79,7 @@ class Database:
         self._wait_seconds = wait_seconds
         self._login = Login(read(url), seconds=connect_seconds, statement_seconds=STATEMENT_SECONDS)
         self._connections: Connections | None = None
+        self._trouble: str | None = None
 
     @property
     def where(self) -> str:
@@ -133,10 +134,12 @@ class Database:
             await held.fetchval("SELECT 1")
 
     def _notice(self, error: Exception | None) -> None:
-        if error is None:
+        why = None if error is None else reason(error)
+        if why is None:
             log.info("database_available", where=self.where)
-        else:
-            log.warning("database_unavailable", where=self.where, why=reason(error))
+        elif why != self._trouble:
+            log.warning("database_unavailable", where=self.where, why=why)
+        self._trouble = why
 
 
 async def check_schema(connection: Connection) -> None:

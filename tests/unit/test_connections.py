@@ -151,7 +151,7 @@ async def test_after_a_failure_one_knocks_at_a_time_and_all_who_wait_are_told(
     assert len(server.doors) == 1, "one attempt at a time while it fails"
     server.admit()
     await server.knocked(7)
-    assert heard == [refusal, None]
+    assert heard == [refusal, refusal, refusal, None]
     await pool.close(0)
     await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -129,9 +129,9 @@ class Database:
         return (0, 0) if self._connections is None else self._connections.usage()
 
     async def ping(self) -> None:
-        """Raise Fault unless the database answers."""
+        """Raise DatabaseAway unless the database answers, in one round trip once there is a connection."""
         async with self.connection() as held:
-            await held.fetchval("SELECT 1")
+            await held.execute("SELECT 1")
 
     def _notice(self, error: Exception | None) -> None:
         why = None if error is None else reason(error)

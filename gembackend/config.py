@@ -101,13 +101,14 @@ def _database(env: Reader) -> tuple[str | None, float]:
     """The database's URL, if any, and how long connecting may take unless a variable says."""
     name = "DATABASE_URL" if env.given("DATABASE_URL") else "DB_HOST"
 
-    def parse(raw: str) -> tuple[str, float | None]:
+    def parse(raw: str) -> tuple[str | None, float | None]:
         url = raw if name == "DATABASE_URL" else _composed(env, raw)
         target = database_url.read(url)
-        database_tls.look_at_files(target, env.environ.get("PGSSLROOTCERT"))
+        database_tls.look_at_files(target, env.text("PGSSLROOTCERT"))
         return url, target.connect_seconds
 
-    url, seconds = env.parsed(name, parse, (None, None), "")
+    nothing: tuple[str | None, float | None] = None, None
+    url, seconds = env.parsed(name, parse, nothing, "")
     return url, seconds or database_url.CONNECT_SECONDS
 
 

@@ -1,57 +1,25 @@
 """A line to PostgreSQL: as long as the test wants it, with TLS at its far end if need be, or with nobody there."""
 
 import asyncio
-import datetime
-import ipaddress
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from tests.certificates import server_side
 
 _SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
-
-
-def certificate(directory: Path, *names: str) -> tuple[Path, Path]:
-    """A self-signed certificate for these names and 127.0.0.1, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "PostgreSQL of a test")])
-    now = datetime.datetime.now(datetime.UTC)
-    others: list[x509.GeneralName] = [x509.DNSName(one) for one in names]
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([*others, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = directory / "server.crt", directory / "server.key"
-    paths[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return paths
 
 
 class Relay:
     """Takes TCP connections on 127.0.0.1 and passes them on to the socket of `database_url`.
 
-    Every round trip takes `round_trip` seconds, that of TCP's own handshake included. While `silent` is set, bytes that
-    come are kept back, and nothing answers. `taken` counts connections, `secured` those of them with TLS.
+    With a `certificate` (its directory) TLS is at the far end. Every round trip takes `round_trip` seconds, that of
+    TCP's own handshake included. After `silence` bytes that come are kept back, and nothing answers. `taken` counts
+    connections, `secured` those of them with TLS.
     """
 
-    def __init__(self, database_url: str, *, round_trip: float = 0.0, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, database_url: str, *, round_trip: float = 0.0, certificate: Path | None = None) -> None:
         query = parse_qs(urlsplit(database_url).query)
         self._socket = f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}"
         self._database = urlsplit(database_url).path
@@ -59,10 +27,7 @@ class Relay:
         self._open = asyncio.Event()
         self._open.set()
         self._writers: list[asyncio.StreamWriter] = []
-        self._context: ssl.SSLContext | None = None
-        if tls is not None:
-            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._context.load_cert_chain(*tls)
+        self._context = server_side(certificate) if certificate else None
         self.taken = self.secured = 0
         self.port = 0
 

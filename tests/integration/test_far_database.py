@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from gembackend.plumbing.postgres import Database, DatabaseAway
+from tests import certificates
 from tests.processes import until
-from tests.relay import Relay, certificate
+from tests.relay import Relay
 from tests.whole import whole_service
 
 FAR = 0.2
@@ -16,16 +17,16 @@ FAR = 0.2
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A server's certificate and key."""
-    return certificate(tmp_path_factory.mktemp("tls"), "localhost")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A server's certificate and key, in a directory."""
+    return certificates.make(tmp_path_factory.mktemp("tls"), "locked")
 
 
 async def test_the_service_works_over_a_long_line_with_tls(
-    database_url: str, redis_url: str, tls: tuple[Path, Path]
+    database_url: str, redis_url: str, certificate: Path
 ) -> None:
-    async with Relay(database_url, round_trip=FAR, tls=tls).running() as line:
-        url = line.url(sslmode="verify-full", sslrootcert=str(tls[0]))
+    async with Relay(database_url, round_trip=FAR, certificate=certificate).running() as line:
+        url = line.url(sslmode="verify-full", sslrootcert=str(certificate / "crt"))
         async with whole_service(url, redis_url) as whole:
             answer = await whole.ask(await whole.room(), "so far away")
             assert answer["status"] == "answered"
@@ -80,11 +81,11 @@ async def test_a_dead_database_is_told_within_three_seconds_and_found_again_when
         assert line.taken - taken <= 6, "at most as many more as there may be connections"
 
 
-async def test_a_certificate_that_proves_nothing_is_the_reason(database_url: str, tls: tuple[Path, Path]) -> None:
-    async with Relay(database_url, tls=tls).running() as line:
+async def test_a_certificate_that_proves_nothing_is_the_reason(database_url: str, certificate: Path) -> None:
+    async with Relay(database_url, certificate=certificate).running() as line:
         for query, why in (
             ({"sslrootcert": "system"}, "self-signed certificate"),
-            ({"sslmode": "verify-full", "sslrootcert": str(tls[0])}, None),
+            ({"sslmode": "verify-full", "sslrootcert": str(certificate / "crt")}, None),
             ({"sslmode": "require"}, None),
             ({"sslmode": "prefer"}, None),
         ):

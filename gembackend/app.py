@@ -22,7 +22,7 @@ from gembackend.messages.search_keeper import SearchKeeper
 from gembackend.plumbing import logs, redis, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.health import Trouble
-from gembackend.plumbing.postgres import Database, check_schema
+from gembackend.plumbing.postgres import Database, DatabaseAway, check_schema
 from gembackend.plumbing.vitals import Vitals
 from gembackend.prompts.engine import PromptEngine
 from gembackend.users.routes import UserRoutes
@@ -47,8 +47,11 @@ class Service:
         assert settings.database_url and settings.redis_url
         self._settings = settings
         # Two pools, so that a flood of requests does not keep the engine from storing answers.
-        self._engine_database = Database(settings.database_url, max(1, settings.database_pool_size // 3))
-        self.database = Database(settings.database_url, settings.database_pool_size - self._engine_database.size)
+        reserved = max(1, settings.database_pool_size // 3)
+        self._engine_database, self.database = (
+            Database(settings.database_url, size, connect_seconds=settings.database_connect_seconds)
+            for size in (reserved, settings.database_pool_size - reserved)
+        )
         self._redis = redis.connect(settings.redis_url)
         self._reading = redis.connect(settings.redis_url, connections=1)
         self._gemini = Gemini(
@@ -111,7 +114,7 @@ class Service:
         return self._listeners[0].url
 
     async def start(self) -> None:
-        """Start everything; raises TracesRefused, SchemaMismatch, Fault (no database) or OSError (port taken)."""
+        """Start everything; raises TracesRefused, SchemaMismatch, DatabaseAway or OSError (port taken)."""
         traces.start(self._settings.traces_endpoint)
         await self.database.open()
         await self._engine_database.open()
@@ -171,15 +174,18 @@ class Service:
     async def _reach_database(self) -> None:
         """Wait for the database, which may be starting too, and check its schema."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        told = None
         while True:
             try:
                 async with self.database.connection() as connection:
                     await check_schema(connection)
                 return
-            except Fault:
+            except DatabaseAway as away:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
-                log.warning("database_awaited")
+                if away.why != told:
+                    told = away.why
+                    log.warning("database_awaited", where=away.where, why=away.why)
                 await asyncio.sleep(0.5)
 
 

@@ -8,7 +8,7 @@ from gembackend.checks.report import Failed, Report
 from gembackend.config import Settings
 from gembackend.plumbing import traces
 from gembackend.plumbing.faults import Fault
-from gembackend.plumbing.postgres import Database
+from gembackend.plumbing.postgres import Database, DatabaseAway
 from gembackend.plumbing.traces import TracesRefused
 
 SECONDS = 10.0
@@ -55,6 +55,8 @@ _TOLD = (Failed, TracesRefused)
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, DatabaseAway):
+        return f"{error.where}: {error.why}"
     if isinstance(error, Fault | TimeoutError):
         return f"cannot be reached ({type(error.__cause__ or error).__name__})"
     return f"cannot be judged ({type(error).__name__})"
@@ -62,7 +64,8 @@ def _reason(error: Exception) -> str:
 
 async def _postgres(settings: Settings) -> Report:
     assert settings.database_url
-    pool = Database(settings.database_url, 1)
+    seconds = settings.database_connect_seconds
+    pool = Database(settings.database_url, 1, connect_seconds=seconds, wait_seconds=min(seconds, SECONDS - 1) + 0.5)
     try:
         await pool.open()
         async with pool.connection() as connection:

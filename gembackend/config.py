@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from gembackend.environment import ConfigError as ConfigError
 from gembackend.environment import Reader
-from gembackend.plumbing import addresses, redis_address, traces
+from gembackend.plumbing import addresses, database_tls, database_url, redis_address, traces
 from gembackend.plumbing.addresses import Network as Network
 
 Mode = Literal["dev", "serve", "store"]
@@ -46,6 +46,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...]
     database_url: str | None
     database_pool_size: int
+    database_connect_seconds: float
     redis_url: str | None
     jwt_secret_key: str | None
     jwt_previous_keys: tuple[str, ...]
@@ -96,15 +97,26 @@ def _rate_limit(raw: str) -> RateLimit:
     return RateLimit(int(match[1]), int(match[2]))
 
 
-def _database_url(env: Reader) -> str | None:
-    if env.text("DATABASE_URL"):
-        return env.url("DATABASE_URL", ("postgresql", "postgres"))
-    if not env.text("DB_HOST"):
-        return None
-    port = env.integer("DB_PORT", 5432, 1, 65535)
-    user, password = quote(env.text("DB_USER") or "postgres", safe=""), env.text("DB_PASS")
-    login = f"{user}:{quote(password, safe='')}" if password else user
-    return f"postgresql://{login}@{env.text('DB_HOST')}:{port}/{quote(env.text('DB_NAME') or 'postgres', safe='')}"
+def _database(env: Reader) -> tuple[str | None, float]:
+    """The database's URL, if any, and how long connecting may take unless a variable says."""
+    name = "DATABASE_URL" if env.given("DATABASE_URL") else "DB_HOST"
+
+    def parse(raw: str) -> tuple[str | None, float | None]:
+        url = raw if name == "DATABASE_URL" else _composed(env, raw)
+        target = database_url.read(url)
+        database_tls.look_at_files(target, env.text("PGSSLROOTCERT"))
+        return url, target.connect_seconds
+
+    nothing: tuple[str | None, float | None] = None, None
+    url, seconds = env.parsed(name, parse, nothing, "")
+    return url, seconds or database_url.CONNECT_SECONDS
+
+
+def _composed(env: Reader, host: str) -> str:
+    """The URL that DB_HOST and its neighbours come to."""
+    port = env.integer("DB_PORT", database_url.DEFAULT_PORT, 1, 65535)
+    user, name = env.text("DB_USER") or "postgres", env.text("DB_NAME") or "postgres"
+    return database_url.compose(host, port, user, env.text("DB_PASS") or "", name)
 
 
 def _redis_url(env: Reader) -> str | None:
@@ -172,6 +184,7 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
     env = Reader(environ)
     dev = mode == "dev"
     port = env.integer("SERVER_PORT", 3000, 0, 65535)
+    url, connect_seconds = _database(env)
     settings = Settings(
         environment=env.choice(  # type: ignore[arg-type]
             "ENVIRONMENT", ("development", "production"), "development" if dev else "production"
@@ -191,8 +204,9 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
             "a URL starting with http:// or https://, with or without a path, and nothing behind it",
         ),
         trusted_proxies=env.parsed("TRUSTED_PROXIES", addresses.networks, (), "a comma-separated list of CIDRs"),
-        database_url=_database_url(env),
+        database_url=url,
         database_pool_size=env.integer("DATABASE_POOL_SIZE", 10, 2, 500),
+        database_connect_seconds=env.seconds("DATABASE_CONNECT_SECONDS", connect_seconds, 0.1, 120),
         redis_url=_redis_url(env),
         jwt_secret_key=_signing_key(env),
         jwt_previous_keys=env.keys("JWT_PREVIOUS_KEYS"),

@@ -2,14 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+import asyncpg
 import msgspec
 
 from gembackend.billing import inbox_store as events
 from gembackend.billing.inbox_store import ParkedEvent
 from gembackend.config import Settings
-from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.database_login import reason
 from gembackend.plumbing.ids import parse_id
-from gembackend.plumbing.postgres import Database, SchemaMismatch, check_schema
+from gembackend.plumbing.postgres import Database, DatabaseAway, SchemaMismatch, check_schema
 from gembackend.prompts import upkeep_store as prompts
 from gembackend.prompts.upkeep_store import DeadLetter
 
@@ -55,14 +56,18 @@ async def replay(settings: Settings, ids: Sequence[str] | None, *, as_json: bool
 
 async def _with_database(settings: Settings, work: Callable[[Database], Awaitable[int]], say: Say) -> int:
     assert settings.database_url
-    database = Database(settings.database_url, 2)
+    seconds = settings.database_connect_seconds
+    database = Database(settings.database_url, 2, connect_seconds=seconds, wait_seconds=seconds + 0.5)
     try:
         await database.open()
         async with database.connection() as connection:
             await check_schema(connection)
         return await work(database)
-    except (Fault, SchemaMismatch) as error:
-        say(f"gembackend: {error}")
+    except DatabaseAway as away:
+        say(f"gembackend: cannot use {away.told}")
+        return 1
+    except (SchemaMismatch, asyncpg.PostgresError) as error:
+        say(f"gembackend: {reason(error) if isinstance(error, asyncpg.PostgresError) else error}")
         return 1
     finally:
         await database.close()

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 from gembackend.config import Settings
 from gembackend.plumbing import logs
-from gembackend.plumbing.faults import Fault
-from gembackend.plumbing.postgres import SchemaMismatch
+from gembackend.plumbing.postgres import DatabaseAway, SchemaMismatch
 from gembackend.plumbing.traces import TracesRefused
 
 log = logs.logger(__name__)
@@ -123,8 +122,8 @@ async def _serve(settings: Settings, stop: StopSignal, announce: Callable[[str],
         log.info("stopping")
     except (SchemaMismatch, TracesRefused) as error:
         return _refuse(str(error))
-    except Fault as fault:
-        return _refuse(f"DATABASE_URL: {fault.detail}")
+    except DatabaseAway as away:
+        return _refuse(f"cannot use {away.told}")
     except OSError as error:
         where = f"{settings.server_host}, port {settings.server_port}"
         return _refuse(f"cannot listen on {where}: {error.strerror} (SERVER_HOST, SERVER_PORT, METRICS_PORT)")

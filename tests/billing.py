@@ -86,11 +86,14 @@ class Buyer:
 class Shop:
     """One process's worth of payments: a listener, its actors, and what a test wants of them."""
 
-    def __init__(self, stripe: StripeStandIn, client: Client, billing: Billing, database: Database) -> None:
+    def __init__(
+        self, stripe: StripeStandIn, client: Client, billing: Billing, database: Database, database_url: str
+    ) -> None:
         self.stripe = stripe
         self.client = client
         self.billing = billing
         self.database = database
+        self.database_url = database_url
 
     async def buyer(self) -> Buyer:
         """A new user."""
@@ -191,7 +194,7 @@ async def shop_at(chosen: config.Settings, stripe: StripeStandIn, *, actors: boo
         stripe.deliveries.url = f"{client.base}/v1/webhook/stripe"
         await supervisor.start()
         try:
-            yield Shop(stripe, client, billing, service.database)
+            yield Shop(stripe, client, billing, service.database, chosen.database_url or "")
         finally:
             await supervisor.stop(asyncio.get_running_loop().time() + 5)
             await billing.close()

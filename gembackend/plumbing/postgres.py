@@ -2,21 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
+from gembackend.plumbing import logs
+from gembackend.plumbing.connections import Connections
+from gembackend.plumbing.database_login import Login, reason
+from gembackend.plumbing.database_url import CONNECT_SECONDS, read
 from gembackend.plumbing.faults import Fault
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+log = logs.logger(__name__)
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 SCHEMA_VERSION = 8
 """The newest migration in sql/migrations that this code was written for."""
 
-ACQUIRE_SECONDS = 0.6
-CONNECT_SECONDS = 0.6
+WAIT_SECONDS = 1.3
+"""How long a piece of work waits for a connection; with one statement that is not answered it stays below 3 s."""
 STATEMENT_SECONDS = 1.5
 CLOSE_SECONDS = 0.2
 RETRY_AFTER_SECONDS = 1
@@ -40,85 +45,78 @@ class SchemaMismatch(Exception):
     """The database is not at the schema version this code needs; the text says what to do."""
 
 
-class _Connection(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]
-    """A connection that goes back to the pool without a round trip: nothing here leaves session state behind."""
+class DatabaseAway(Fault):
+    """The database cannot be used at the moment. `told` says which one and why, for operators and logs."""
 
-    def get_reset_query(self) -> str:
-        """Nothing to reset."""
-        return ""
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(
+            "database_unavailable",
+            "The database cannot be reached at the moment; try again shortly.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+        self.where = where
+        self.why = why
+
+    @property
+    def told(self) -> str:
+        """Host, port, database, and the server's own word; never a password."""
+        return f"PostgreSQL at {self.where}: {self.why}"
 
 
 class Database:
-    """A pool whose every connection is handed out for one bounded piece of work.
+    """Connections, each handed out for one bounded piece of work.
 
-    An outage becomes `Fault("database_unavailable")` within ACQUIRE_SECONDS, CONNECT_SECONDS and STATEMENT_SECONDS
-    together; a connection that was in use then is thrown away, so the pool heals by itself.
+    Whatever is raised while connecting, and an outage afterwards, becomes `DatabaseAway` within WAIT_SECONDS and
+    STATEMENT_SECONDS together; a connection that was in use then is thrown away. Connecting has a bound of its own,
+    which may be longer: attempts go on in the background.
     """
 
-    def __init__(self, url: str, size: int) -> None:
-        self._url = url
+    def __init__(
+        self, url: str, size: int, *, connect_seconds: float = CONNECT_SECONDS, wait_seconds: float = WAIT_SECONDS
+    ) -> None:
+        """`wait_seconds` is how long a piece of work waits for its connection; raises Refused for a URL unfit."""
         self.size = size
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        # The pool's own queue lets newcomers overtake those who wait; a semaphore does not.
-        self._turns = asyncio.Semaphore(size)
+        self._wait_seconds = wait_seconds
+        self._login = Login(read(url), seconds=connect_seconds, statement_seconds=STATEMENT_SECONDS)
+        self._connections: Connections | None = None
+        self._trouble: str | None = None
+
+    @property
+    def where(self) -> str:
+        """Host, port and database, for an operator."""
+        return self._login.where
 
     async def open(self) -> None:
-        """Make the pool; connections are made when they are first needed."""
-        self._pool = await asyncpg.create_pool(
-            self._url,
-            min_size=0,
-            max_size=self.size,
-            connection_class=_Connection,
-            timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS,
-            server_settings={"application_name": "gembackend", "jit": "off", "timezone": "UTC"},
-        )
+        """Be ready to hand out connections; they are made when they are first needed."""
+        self._connections = Connections(self._login, self.size, noticed=self._notice)
 
     async def close(self) -> None:
         """Close every connection; those that do not answer are cut."""
-        if self._pool is None:
-            return
-        pool, self._pool = self._pool, None
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await pool.close()
-        except OUTAGES:
-            pool.terminate()
+        if self._connections is not None:
+            connections, self._connections = self._connections, None
+            await connections.close(CLOSE_SECONDS)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection for one piece of work; raises Fault("database_unavailable") on an outage."""
-        if self._pool is None:
-            raise _unavailable()
+        """A connection for one piece of work; raises DatabaseAway on an outage."""
+        connections = self._connections
+        if connections is None:
+            raise DatabaseAway(self.where, "the connections are closed")
         try:
-            async with asyncio.timeout(ACQUIRE_SECONDS):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise _unavailable() from error
-        try:
-            async with self._borrowed(self._pool) as held:
-                yield held
-        finally:
-            self._turns.release()
-
-    @asynccontextmanager
-    async def _borrowed(self, pool: "asyncpg.Pool[asyncpg.Record]") -> AsyncIterator[Connection]:
-        """A connection of the pool, cut rather than given back when it is in doubt."""
-        try:
-            held = await pool.acquire(timeout=CONNECT_SECONDS)
-        except OUTAGES as error:
-            raise _unavailable() from error
+            held = await connections.take(self._wait_seconds)
+        except Exception as error:  # whatever is raised while connecting
+            raise DatabaseAway(self.where, reason(error)) from error
         try:
             yield held
         except OUTAGES as error:
-            _cut(held)
-            raise _unavailable() from error
+            held.terminate()
+            raise DatabaseAway(self.where, reason(error)) from error
         except asyncio.CancelledError:
             # The statement under way is of no use to anyone: cut it rather than wait for the server's word.
-            _cut(held)
+            held.terminate()
             raise
         finally:
-            await pool.release(held)
+            connections.give_back(held)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -128,29 +126,20 @@ class Database:
 
     def usage(self) -> tuple[int, int]:
         """How many connections are in use, and how many are open."""
-        if self._pool is None:
-            return 0, 0
-        size, idle = self._pool.get_size(), self._pool.get_idle_size()
-        return size - idle, size
+        return (0, 0) if self._connections is None else self._connections.usage()
 
     async def ping(self) -> None:
-        """Raise Fault unless the database answers."""
+        """Raise DatabaseAway unless the database answers, in one round trip once there is a connection."""
         async with self.connection() as held:
-            await held.fetchval("SELECT 1")
+            await held.execute("SELECT 1")
 
-
-def _cut(held: Connection) -> None:
-    """End a connection; one that its server has ended is out of the pool's hands already, and of ours."""
-    with suppress(asyncpg.InterfaceError):
-        held.terminate()
-
-
-def _unavailable() -> Fault:
-    return Fault(
-        "database_unavailable",
-        "The database cannot be reached at the moment; try again shortly.",
-        retry_after=RETRY_AFTER_SECONDS,
-    )
+    def _notice(self, error: Exception | None) -> None:
+        why = None if error is None else reason(error)
+        if why is None:
+            log.info("database_available", where=self.where)
+        elif why != self._trouble:
+            log.warning("database_unavailable", where=self.where, why=why)
+        self._trouble = why
 
 
 async def check_schema(connection: Connection) -> None:
@@ -186,6 +175,8 @@ async def _ledger(connection: Connection) -> tuple[int, int]:
         )
     except asyncpg.UndefinedTableError:
         return 0, 0
+    except asyncpg.SyntaxOrAccessError as error:  # no right to read it, or nothing that is PostgreSQL
+        raise SchemaMismatch(f"The database does not show its schema version: {reason(error)}") from error
     assert row is not None
     return row["version"], row["compatible_from"]
 

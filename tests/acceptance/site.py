@@ -104,11 +104,15 @@ class Site:
 
     async def start(self, **environment: object) -> Process:
         """Start a process, with these variables beside the usual ones, and wait until it is ready."""
+        return await (await self.begin(**environment)).ready()
+
+    async def begin(self, **environment: object) -> Process:
+        """Start a process without waiting for it."""
         number = {"GEMINI_API_KEY": f"process-{len(self.processes)}"}
         process = Process(self._environment | number | {name: str(value) for name, value in environment.items()})
         self.processes.append(process)
         await process.start()
-        return await process.ready()
+        return process
 
     async def start_many(self, count: int, **environment: object) -> list[Process]:
         """Start several at once."""

@@ -247,7 +247,7 @@ async def test_poison_is_parked_after_five_attempts_and_holds_up_nobody(
 
 def settings_of(store: Shop) -> Any:
     """Settings that name the database of a shop."""
-    return settings(store.database._url, "redis://127.0.0.1:1", store.stripe)
+    return settings(store.database_url, "redis://127.0.0.1:1", store.stripe)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -49,7 +49,12 @@ class Service:
         # Two pools, so that a flood of requests does not keep the engine from storing answers.
         reserved = max(1, settings.database_pool_size // 3)
         self._engine_database, self.database = (
-            Database(settings.database_url, size, connect_seconds=settings.database_connect_seconds)
+            Database(
+                settings.database_url,
+                size,
+                pooler=settings.database_pooler,
+                connect_seconds=settings.database_connect_seconds,
+            )
             for size in (reserved, settings.database_pool_size - reserved)
         )
         self._redis = redis.connect(settings.redis_url)
@@ -181,7 +186,7 @@ class Service:
                     await check_schema(connection)
                 return
             except DatabaseAway as away:
-                if asyncio.get_running_loop().time() > deadline:
+                if away.hopeless or asyncio.get_running_loop().time() > deadline:
                     raise
                 if away.why != told:
                     told = away.why

@@ -65,13 +65,22 @@ def _reason(error: Exception) -> str:
 async def _postgres(settings: Settings) -> Report:
     assert settings.database_url
     seconds = settings.database_connect_seconds
-    pool = Database(settings.database_url, 1, connect_seconds=seconds, wait_seconds=min(seconds, SECONDS - 1) + 0.5)
+    pool = Database(
+        settings.database_url,
+        1,
+        pooler=settings.database_pooler,
+        connect_seconds=seconds,
+        wait_seconds=min(seconds, SECONDS - 1) + 0.5,
+    )
     try:
         await pool.open()
         async with pool.connection() as connection:
-            return await database.examine(connection, settings.database_pool_size)
+            report = await database.examine(connection, settings.database_pool_size)
     finally:
         await pool.close()
+    if pool.pooled:
+        report.said += ", through a pooler (taken for one in transaction mode)"
+    return report
 
 
 async def _redis(settings: Settings) -> Report:

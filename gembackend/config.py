@@ -46,6 +46,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...]
     database_url: str | None
     database_pool_size: int
+    database_pooler: Literal["auto", "session", "transaction"]
     database_connect_seconds: float
     redis_url: str | None
     jwt_secret_key: str | None
@@ -206,6 +207,7 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
         trusted_proxies=env.parsed("TRUSTED_PROXIES", addresses.networks, (), "a comma-separated list of CIDRs"),
         database_url=url,
         database_pool_size=env.integer("DATABASE_POOL_SIZE", 10, 2, 500),
+        database_pooler=env.choice("DATABASE_POOLER", ("auto", "session", "transaction"), "auto"),  # type: ignore[arg-type]
         database_connect_seconds=env.seconds("DATABASE_CONNECT_SECONDS", connect_seconds, 0.1, 120),
         redis_url=_redis_url(env),
         jwt_secret_key=_signing_key(env),

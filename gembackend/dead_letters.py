@@ -57,7 +57,8 @@ async def replay(settings: Settings, ids: Sequence[str] | None, *, as_json: bool
 async def _with_database(settings: Settings, work: Callable[[Database], Awaitable[int]], say: Say) -> int:
     assert settings.database_url
     seconds = settings.database_connect_seconds
-    database = Database(settings.database_url, 2, connect_seconds=seconds, wait_seconds=seconds + 0.5)
+    pooler = settings.database_pooler
+    database = Database(settings.database_url, 2, pooler=pooler, connect_seconds=seconds, wait_seconds=seconds + 0.5)
     try:
         await database.open()
         async with database.connection() as connection:

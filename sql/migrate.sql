@@ -3,9 +3,43 @@
 -- Safe to run again and safe to run twice at once. Each step is one transaction together with its
 -- line in the ledger, so a failed step leaves the earlier version whole; a step that cannot be one
 -- transaction says so, and its parts leave the earlier version working and may be run again.
+-- It connects once more to begin with: what is to be set for it goes into PGOPTIONS.
 
 \set ON_ERROR_STOP on
 \set QUIET on
+
+-- A migration needs a session to itself: for its lock, for its settings, for indexes that are built concurrently. What a
+-- session leaves behind goes with it, unless its server is only lent by a pooler. So a lock is left behind, by one
+-- connection, and looked for by the next, which waits a moment for the end of the first. Its number is never used again.
+SELECT (random() * 2147483647)::integer AS mark \gset
+SELECT pg_advisory_lock(730461220, :mark) \g /dev/null
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = 730461220 AND objid = :mark AND pid = pg_backend_pid()
+) AS kept \gset
+\connect
+\set SHOW_CONTEXT never
+SET LOCAL gembackend.mark = :mark \; SET LOCAL gembackend.kept = :'kept' \; DO $$
+DECLARE
+    kept   boolean := current_setting('gembackend.kept');
+    mark   integer := current_setting('gembackend.mark');
+    holder integer;
+BEGIN
+    FOR moment IN 1..100 LOOP
+        holder := (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 730461220 AND objid = mark);
+        EXIT WHEN holder IS NULL OR holder = pg_backend_pid() OR NOT kept;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+    IF holder = pg_backend_pid() THEN
+        PERFORM pg_advisory_unlock(730461220, mark);
+    END IF;
+    IF holder IS NOT NULL OR NOT kept THEN
+        RAISE 'this connection goes through a pooler that shares its servers (transaction mode), and a migration needs one to itself: connect to PostgreSQL, or to a pool in session mode';
+    END IF;
+END
+$$;
+\set SHOW_CONTEXT errors
+
 SET client_min_messages = warning;
 SET lock_timeout = '60s';
 

@@ -1,4 +1,9 @@
-"""Fixtures for every test: real servers, a database of its own for each test, and a loop that hides no failure."""
+"""Fixtures for every test: real servers, a database of its own for each test, and a loop that hides no failure.
+
+`pytest tests/integration --pooler transaction` (or `session`) has everything that uses `database_url` go through a real
+PgBouncer, of Debian's package; in transaction mode it has three servers for a database. Without the option, the tests
+that are marked `pooled` are run behind one in transaction mode as well.
+"""
 
 import asyncio
 import gc
@@ -8,6 +13,7 @@ import asyncpg
 import pytest
 import uvloop
 
+from tests.pooler import MODES
 from tests.servers import Servers
 
 _loop_faults: list[str] = []
@@ -23,6 +29,26 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tell pytest-asyncio which event loop to run tests on."""
     return {"uvloop": _new_loop}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How the tests reach PostgreSQL."""
+    parser.addoption("--pooler", choices=list(MODES), help="run behind a PgBouncer in this mode")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what the marks mean."""
+    config.addinivalue_line("markers", "pooled: run behind a pooler in transaction mode as well")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have the tests that are marked so run behind a pooler as well."""
+    chosen = metafunc.config.getoption("pooler")
+    if "pooler" in metafunc.fixturenames:
+        if chosen is not None:
+            metafunc.parametrize("pooler", [chosen], indirect=True)
+        elif metafunc.definition.get_closest_marker("pooled"):
+            metafunc.parametrize("pooler", [None, "transaction"], ids=["direct", "transaction"], indirect=True)
 
 
 def pytest_collection_finish() -> None:
@@ -51,11 +77,23 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.fixture
-def database_url(servers: Servers) -> Iterator[str]:
-    """A database with the current schema and nothing in it, for this test alone."""
+def pooler(request: pytest.FixtureRequest) -> str | None:
+    """The mode of the pooler that `database_url` goes through, None when there is none."""
+    return getattr(request, "param", None)
+
+
+@pytest.fixture
+def direct_url(servers: Servers) -> Iterator[str]:
+    """A database with the current schema and nothing in it, for this test alone, and no pooler before it."""
     url = servers.create_database()
     yield url
     servers.drop_database(url)
+
+
+@pytest.fixture
+def database_url(servers: Servers, direct_url: str, pooler: str | None) -> str:
+    """The same database, as the service is told of it."""
+    return direct_url if pooler is None else servers.pooled(direct_url, pooler)
 
 
 @pytest.fixture
@@ -73,8 +111,8 @@ def redis_url(servers: Servers) -> str:
 
 
 @pytest.fixture
-async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def db(direct_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection to the test's database."""
-    connection = await asyncpg.connect(database_url)
+    connection = await asyncpg.connect(direct_url)
     yield connection
     await connection.close()

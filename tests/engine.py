@@ -47,7 +47,7 @@ class Engine:
         assert chosen.database_url and chosen.redis_url
         self.settings = chosen
         self.gemini = standin
-        self.database = Database(chosen.database_url, chosen.database_pool_size)
+        self.database = Database(chosen.database_url, chosen.database_pool_size, pooler=chosen.database_pooler)
         self.redis = redis.connect(chosen.redis_url)
         self._blocking = redis.connect(chosen.redis_url, connections=1, socket_seconds=2)
         self._client = Gemini(

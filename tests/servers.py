@@ -18,6 +18,7 @@ import redis
 
 from gembackend.embedded.postgres import EmbeddedPostgres, migrate
 from gembackend.embedded.redis import EmbeddedRedis
+from tests.pooler import PgBouncer
 
 T = TypeVar("T")
 
@@ -96,6 +97,7 @@ class Servers:
         self._postgres = EmbeddedPostgres(self._home.path, settings=FAST)
         self._redis = EmbeddedRedis(self._home.path)
         self._admin: asyncpg.Connection | None = None
+        self._poolers: dict[str, PgBouncer] = {}
         self._numbers = itertools.count(1)
 
     def start(self) -> None:
@@ -126,6 +128,18 @@ class Servers:
         """Remove a database, ending whatever connections it has."""
         self._run(self._admin.execute(f"DROP DATABASE IF EXISTS {urlsplit(url).path[1:]} WITH (FORCE)"))
 
+    def pooled(self, url: str, mode: str) -> str:
+        """The same database through a PgBouncer in this mode."""
+        return self.pooler(mode).url(url)
+
+    def pooler(self, mode: str) -> PgBouncer:
+        """A PgBouncer before every database here, started when it is first wanted."""
+        if mode not in self._poolers:
+            pooler = PgBouncer(self._home.path / f"pooler-{mode}", self._template, mode)
+            self._poolers[mode] = pooler
+            self._run(pooler.start())
+        return self._poolers[mode]
+
     def empty_redis(self) -> str:
         """Remove everything from Redis, functions and scripts too, and return its URL."""
         with redis.Redis.from_url(self._redis_url) as client:
@@ -141,6 +155,8 @@ class Servers:
     async def _stop(self) -> None:
         if self._admin:
             await self._admin.close()
+        for pooler in self._poolers.values():
+            await pooler.stop()
         await asyncio.gather(self._postgres.stop(), self._redis.stop())
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -48,6 +48,7 @@ class Connections:
         self._attempts: set[asyncio.Task[None]] = set()
         self._idle: list[tuple[Raw, float]] = []
         self._lent: set[Raw] = set()
+        self._unwanted: set[Raw] = set()
         self._failed_at = 0.0
         self._well: bool | None = None
         self._closed = False
@@ -84,6 +85,9 @@ class Connections:
     def give_back(self, connection: "Raw") -> None:
         """Let the next one have it. A connection in doubt is to be terminated first."""
         self._lent.discard(connection)
+        if connection in self._unwanted:
+            self._unwanted.discard(connection)
+            connection.terminate()
         if not self._lent:
             self._all_back.set()
         if connection.is_closed() or self._closed or connection.is_in_transaction():
@@ -91,6 +95,13 @@ class Connections:
             self._grow()
         else:
             self._hand(connection)
+
+    def renew(self) -> None:
+        """End every connection there is, those that are lent once they are back."""
+        self._unwanted |= self._lent
+        idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.terminate()
 
     async def close(self, seconds: float) -> None:
         """Close every connection; what is not back in time, or does not answer, is cut."""

@@ -1,9 +1,9 @@
 """Connecting to PostgreSQL: host by host, each within a bound, and in words what stood in the way."""
 
-import asyncio
 import re
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import urlencode
 
 import asyncpg
@@ -11,6 +11,7 @@ import asyncpg
 from gembackend.plumbing.connections import NoneFree
 from gembackend.plumbing.database_tls import system_trust
 from gembackend.plumbing.database_url import Target
+from gembackend.plumbing.pooler import Session
 
 NEXT_HOST = (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
 """After these another host may do. Any other refusal is the cluster's own, as a wrong password is."""
@@ -18,28 +19,29 @@ NEXT_HOST = (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.Targe
 # Quiet connections stay known to the firewalls on the way, and one whose other end is gone is found out.
 KEEPALIVE = {"keepalives": 1, "keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
 
-_SERVER_SETTINGS = {"application_name": "gembackend", "jit": "off", "timezone": "UTC"}
+_SERVER_SETTINGS = {"application_name": "gembackend", "timezone": "UTC"}
 
 
 class Unreachable(Exception):
     """Nobody could log in; the text says where and why, in the server's own words, for an operator."""
 
 
-class _Connection(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]
-    """A connection that knows its socket."""
-
-    def __init__(self, protocol: Any, transport: asyncio.Transport, *others: Any) -> None:
-        super().__init__(protocol, transport, *others)
-        self.socket: socket.socket | None = transport.get_extra_info("socket")
-
-
 class Login:
     """Logs in to a target. The host that took the last login is the first to be asked for the next one."""
 
-    def __init__(self, target: Target, *, seconds: float, statement_seconds: float) -> None:
-        """`seconds` are for TCP, TLS and the login together, with each host; statements get `statement_seconds`."""
+    def __init__(
+        self,
+        target: Target,
+        connect: Callable[..., Awaitable[Session]],
+        *,
+        seconds: float,
+        statement_seconds: float,
+    ) -> None:
+        """`connect` takes what `asyncpg.connect` takes. `seconds` are for TCP, TLS and the login together, with each
+        host; statements get `statement_seconds`."""
         self.where = target.where
         self._target = target
+        self._connect = connect
         self._hosts = list(target.hosts)
         self._seconds = seconds
         self._arguments: dict[str, Any] = {
@@ -52,7 +54,6 @@ class Login:
             "target_session_attrs": target.session,
             "server_settings": {**_SERVER_SETTINGS, **target.server_settings},
             "command_timeout": statement_seconds,
-            "connection_class": _Connection,
         }
 
     async def __call__(self) -> "asyncpg.Connection[asyncpg.Record]":
@@ -61,7 +62,7 @@ class Login:
         hosts = tuple(self._hosts)
         for number, host in enumerate(hosts, 1):
             try:
-                connection: _Connection = await asyncpg.connect(
+                connection = await self._connect(
                     host=host.name, port=host.port, timeout=self._seconds, **self._arguments
                 )
             except Exception as error:  # whatever is raised while connecting means that the database is away

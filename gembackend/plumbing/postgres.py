@@ -12,6 +12,7 @@ from gembackend.plumbing.connections import Connections
 from gembackend.plumbing.database_login import Login, reason
 from gembackend.plumbing.database_url import CONNECT_SECONDS, read
 from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.pooler import STRANGER, Opener, Pooler, unfit
 
 log = logs.logger(__name__)
 
@@ -46,9 +47,12 @@ class SchemaMismatch(Exception):
 
 
 class DatabaseAway(Fault):
-    """The database cannot be used at the moment. `told` says which one and why, for operators and logs."""
+    """The database cannot be used at the moment. `told` says which one and why, for operators and logs.
 
-    def __init__(self, where: str, why: str) -> None:
+    It is `hopeless` when waiting will not help.
+    """
+
+    def __init__(self, where: str, why: str, *, hopeless: bool = False) -> None:
         super().__init__(
             "database_unavailable",
             "The database cannot be reached at the moment; try again shortly.",
@@ -56,6 +60,7 @@ class DatabaseAway(Fault):
         )
         self.where = where
         self.why = why
+        self.hopeless = hopeless
 
     @property
     def told(self) -> str:
@@ -72,12 +77,19 @@ class Database:
     """
 
     def __init__(
-        self, url: str, size: int, *, connect_seconds: float = CONNECT_SECONDS, wait_seconds: float = WAIT_SECONDS
+        self,
+        url: str,
+        size: int,
+        *,
+        pooler: Pooler = "auto",
+        connect_seconds: float = CONNECT_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         """`wait_seconds` is how long a piece of work waits for its connection; raises Refused for a URL unfit."""
         self.size = size
         self._wait_seconds = wait_seconds
-        self._login = Login(read(url), seconds=connect_seconds, statement_seconds=STATEMENT_SECONDS)
+        self._opener = Opener(pooler)
+        self._login = Login(read(url), self._opener.open, seconds=connect_seconds, statement_seconds=STATEMENT_SECONDS)
         self._connections: Connections | None = None
         self._trouble: str | None = None
 
@@ -105,12 +117,17 @@ class Database:
         try:
             held = await connections.take(self._wait_seconds)
         except Exception as error:  # whatever is raised while connecting
-            raise DatabaseAway(self.where, reason(error)) from error
+            raise self._away(error) from error
         try:
             yield held
         except OUTAGES as error:
             held.terminate()
-            raise DatabaseAway(self.where, reason(error)) from error
+            raise self._away(error) from error
+        except STRANGER as error:
+            self._opener.share()
+            held.terminate()
+            connections.renew()
+            raise self._away(error) from error
         except asyncio.CancelledError:
             # The statement under way is of no use to anyone: cut it rather than wait for the server's word.
             held.terminate()
@@ -124,6 +141,11 @@ class Database:
         async with self.connection() as held, held.transaction():
             yield held
 
+    @property
+    def pooled(self) -> bool:
+        """Whether there is a pooler in between that shares its servers, as far as the connections so far tell."""
+        return self._opener.shared
+
     def usage(self) -> tuple[int, int]:
         """How many connections are in use, and how many are open."""
         return (0, 0) if self._connections is None else self._connections.usage()
@@ -132,6 +154,10 @@ class Database:
         """Raise DatabaseAway unless the database answers, in one round trip once there is a connection."""
         async with self.connection() as held:
             await held.execute("SELECT 1")
+
+    def _away(self, error: Exception) -> DatabaseAway:
+        never = unfit(error)
+        return DatabaseAway(self.where, never or reason(error), hopeless=never is not None)
 
     def _notice(self, error: Exception | None) -> None:
         why = None if error is None else reason(error)

@@ -13,6 +13,7 @@ async def client(database_url: str, redis_url: str) -> AsyncIterator[Client]:
         yield client
 
 
+@pytest.mark.pooled
 async def test_signing_up_logging_in_and_out(client: Client) -> None:
     phone = new_phone()
     signed_up = await client.post("signup", phone=phone, password=PASSWORD, name="Ada")
@@ -60,6 +61,7 @@ async def test_signing_up_again_before_verifying_replaces_the_password_and_kills
     assert await client.log_in(phone, "another password")
 
 
+@pytest.mark.pooled
 async def test_resetting_a_forgotten_password(client: Client) -> None:
     phone = new_phone()
     token = await client.join(phone)
@@ -72,6 +74,7 @@ async def test_resetting_a_forgotten_password(client: Client) -> None:
     assert await client.alive(await client.log_in(phone, "a new password"))
 
 
+@pytest.mark.pooled
 async def test_changing_a_password(client: Client) -> None:
     phone = new_phone()
     token = await client.join(phone)
@@ -104,6 +107,7 @@ async def test_passwords_are_taken_as_they_are_given(client: Client) -> None:
     assert await client.log_in(phone, password)
 
 
+@pytest.mark.pooled
 async def test_changing_a_name_and_leaving(client: Client) -> None:
     phone = new_phone()
     client.token = await client.join(phone)

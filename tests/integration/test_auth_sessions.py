@@ -87,6 +87,7 @@ async def test_sessions_end_everywhere_with_redis_away(database_url: str, unused
             assert asyncio.get_running_loop().time() - ended < 1.0
 
 
+@pytest.mark.pooled
 async def test_a_deleted_user_has_no_session_anywhere(pair: Pair) -> None:
     gone = await pair.here.call("DELETE", "/v1/user/me", {"password": PASSWORD}, token=pair.token)
     assert gone.status == 204
@@ -107,6 +108,7 @@ async def test_without_the_database_nobody_is_let_in_and_nobody_is_told_they_are
     assert await pair.here.alive(pair.token)
 
 
+@pytest.mark.pooled
 async def test_a_hundred_requests_at_once_share_few_queries(pair: Pair) -> None:
     tokens = await asyncio.gather(*(pair.here.join() for _ in range(20)))
     asked = 0

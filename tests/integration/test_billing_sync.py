@@ -63,6 +63,7 @@ async def accepted(store: Shop, buyer: Buyer) -> str:
     )
 
 
+@pytest.mark.pooled
 async def test_an_answer_that_was_overtaken_changes_nothing(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ async def test_whoever_waits_overtakes_the_background(store: Shop) -> None:
     assert await store.value("SELECT status FROM billing_subscriptions WHERE id = $1", early["id"]) == "incomplete"
 
 
+@pytest.mark.pooled
 async def test_what_is_broken_off_is_given_back_at_once(database_url: str, redis_url: str) -> None:
     async with stand_in() as stripe:
         chosen = settings(database_url, redis_url, stripe)
@@ -132,6 +134,7 @@ async def test_what_is_broken_off_is_given_back_at_once(database_url: str, redis
             await until(written, "the sync of the next process", sync_store.LEASE_SECONDS / 3)
 
 
+@pytest.mark.pooled
 async def test_a_tier_change_reaches_every_process_within_a_second(database_url: str, redis_url: str) -> None:
     async with stand_in() as stripe:
         chosen = settings(database_url, redis_url, stripe)
@@ -162,6 +165,7 @@ async def test_a_stale_subscription_beside_a_live_one_hides_nothing(store: Shop)
     assert (await buyer.status())["status"] == "active"
 
 
+@pytest.mark.pooled
 async def test_a_cancelled_pro_ends_with_the_period_although_no_event_comes(store: Shop) -> None:
     buyer, subscription = await store.pro()
     store.stripe.account.end_period(subscription["id"], time.time() + 2)
@@ -215,6 +219,7 @@ async def test_an_earlier_price_of_ours_still_makes_pro(database_url: str, redis
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.pooled
 async def test_poison_is_parked_after_five_attempts_and_holds_up_nobody(
     store: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -361,6 +366,7 @@ async def test_how_long_events_wait_is_measured_although_nothing_can_be_claimed(
     await store.settled()
 
 
+@pytest.mark.pooled
 async def test_customers_are_synced_side_by_side(store: Shop) -> None:
     customers = [await store.bare_customer() for _ in range(4)]
     held = asyncio.Event()

@@ -29,6 +29,7 @@ def event(**changes: Any) -> Object:
     return EVENT | changes
 
 
+@pytest.mark.pooled
 async def test_an_event_is_stored_once_however_often_it_comes(store: Shop) -> None:
     answers = await asyncio.gather(*(store.post_event(event()) for _ in range(20)))
     assert {(answer.status, answer.body["received"]) for answer in answers} == {(200, True)}

@@ -16,6 +16,7 @@ async def engine(database_url: str, redis_url: str) -> AsyncIterator[Engine]:
         yield started
 
 
+@pytest.mark.pooled
 async def test_a_queued_prompt_is_taken_back_for_nothing(engine: Engine) -> None:
     user = await engine.user("Basic")
     room, gate = await engine.room(user), asyncio.Event()
@@ -34,6 +35,7 @@ async def test_a_queued_prompt_is_taken_back_for_nothing(engine: Engine) -> None
     assert [call.prompt for call in engine.gemini.calls] == ["first", "third"]
 
 
+@pytest.mark.pooled
 async def test_a_running_prompt_is_taken_back_its_call_closed_and_its_room_goes_on(engine: Engine) -> None:
     user = await engine.user("Basic")
     room = await engine.room(user)
@@ -75,6 +77,7 @@ async def test_a_finished_prompt_and_someone_elses_cannot_be_taken_back(engine: 
     assert (await engine.prompt(room, prompt.id)).status == "answered"
 
 
+@pytest.mark.pooled
 async def test_cancelling_and_answering_at_once_leaves_one_of_them(engine: Engine) -> None:
     rooms = [await engine.room() for _ in range(20)]
     engine.gemini.rule(lambda _: Behaviour(latency=0.01))

@@ -20,6 +20,7 @@ async def engine(database_url: str, redis_url: str) -> AsyncIterator[Engine]:
         yield started
 
 
+@pytest.mark.pooled
 async def test_a_prompt_is_answered_and_its_messages_carry_geminis_response_id(engine: Engine) -> None:
     room = await engine.room()
     engine.gemini.script(Behaviour(text="forty-two", response_id="resp-1"))
@@ -56,6 +57,7 @@ async def test_the_context_is_as_long_as_the_setting_says(database_url: str, red
         ]
 
 
+@pytest.mark.pooled
 async def test_prompts_of_a_room_are_answered_one_after_another_in_their_order(engine: Engine) -> None:
     room = await engine.room()
     verdicts = await asyncio.gather(*(engine.send(room, f"number {number}") for number in range(15)))
@@ -72,6 +74,7 @@ async def test_prompts_of_a_room_are_answered_one_after_another_in_their_order(e
     assert [len(call.contents) for call in engine.gemini.calls[:10]] == [2 * number + 1 for number in range(10)]
 
 
+@pytest.mark.pooled
 async def test_a_hundred_rooms_are_answered_side_by_side(database_url: str, redis_url: str) -> None:
     async with running(database_url, redis_url, prompt_workers=100) as engine:
         user = await engine.user()
@@ -109,6 +112,7 @@ async def test_no_more_prompts_than_workers_are_in_flight_and_rooms_take_turns(
         assert first_half.count("0") == 6
 
 
+@pytest.mark.pooled
 async def test_a_transient_failure_is_tried_again_and_costs_one_attempt(engine: Engine) -> None:
     room = await engine.room()
     engine.gemini.script(Behaviour(status="UNAVAILABLE"), Behaviour(text="now"))
@@ -137,6 +141,7 @@ async def test_a_retry_makes_only_its_own_room_wait(engine: Engine) -> None:
     await at_rest(engine)
 
 
+@pytest.mark.pooled
 async def test_a_failure_for_good_tells_why_and_gives_the_quota_back(engine: Engine) -> None:
     user = await engine.user("Basic")
     room = await engine.room(user)
@@ -194,6 +199,7 @@ async def test_a_nul_in_a_reply_is_cleaned_away(engine: Engine) -> None:
     assert prompt.reply is not None and prompt.reply.content == "before"
 
 
+@pytest.mark.pooled
 async def test_fifty_parallel_prompts_with_five_left_accept_five(engine: Engine) -> None:
     user = await engine.user("Basic")
     rooms = [await engine.room(user) for _ in range(10)]
@@ -203,6 +209,7 @@ async def test_fifty_parallel_prompts_with_five_left_accept_five(engine: Engine)
     assert await engine.fetch("SELECT used FROM prompt_usage WHERE user_id = $1", user) == 5
 
 
+@pytest.mark.pooled
 async def test_one_idempotency_key_is_one_prompt_and_one_charge(engine: Engine) -> None:
     user = await engine.user("Basic")
     room = await engine.room(user)
@@ -213,6 +220,7 @@ async def test_one_idempotency_key_is_one_prompt_and_one_charge(engine: Engine) 
     assert await engine.fetch("SELECT used FROM prompt_usage WHERE user_id = $1", user) == 1
 
 
+@pytest.mark.pooled
 async def test_someone_elses_room_does_not_exist(engine: Engine) -> None:
     _, room = await engine.room()
     assert (await engine.send((await engine.user(), room), "hi")).decision == "not_found"

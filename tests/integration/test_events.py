@@ -62,6 +62,7 @@ def listen(
     return listening((at or whole.service).url, room, whole.client.token, last)
 
 
+@pytest.mark.pooled
 async def test_a_listener_hears_a_prompt_from_the_queue_to_the_answer(whole: Whole) -> None:
     whole.gemini.default = Behaviour(text="Paris is the capital of France.", pace=0.01)
     room = await whole.room()
@@ -106,6 +107,7 @@ async def test_a_reply_is_streamed_only_where_somebody_listens_or_did_a_while_ag
     ]
 
 
+@pytest.mark.pooled
 async def test_a_new_listener_hears_of_what_has_not_ended_and_not_of_what_has(whole: Whole) -> None:
     room, hold = await whole.room(), asyncio.Event()
     await whole.ask(room, "long ago")
@@ -140,6 +142,7 @@ async def test_who_joins_in_the_middle_of_a_reply_hears_it_from_its_beginning(wh
     assert names(late.heard) == ANSWERED
 
 
+@pytest.mark.pooled
 async def test_a_listener_that_comes_back_hears_exactly_the_rest_whichever_event_was_its_last(whole: Whole) -> None:
     room = await whole.room()
     whole.gemini.script(
@@ -171,6 +174,7 @@ async def test_a_listener_that_comes_back_hears_exactly_the_rest_whichever_event
         assert stories(everything[: number + 1] + again.heard) == stories(everything), (number, last.id)
 
 
+@pytest.mark.pooled
 async def test_what_happens_in_one_process_is_heard_in_another_at_once(whole: Whole, second: Service) -> None:
     whole.gemini.default = Behaviour(text="one two three four", pace=0.25)
     room = await whole.room()
@@ -247,6 +251,7 @@ async def test_every_change_is_told_without_waiting_for_the_poll(
             await listener.until("prompt.answered")
 
 
+@pytest.mark.pooled
 async def test_a_long_story_is_told_page_by_page(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_routes, "PAGE", 2)
     room, hold = await whole.room(), asyncio.Event()

@@ -46,6 +46,7 @@ async def pieces(database: Database, db: asyncpg.Connection, room: str) -> Async
         yield piece
 
 
+@pytest.mark.pooled
 async def test_the_document_has_everything(whole: Whole) -> None:
     room, gate = await whole.room('Ünïcode "quoted"'), asyncio.Event()
     whole.gemini.script(
@@ -100,6 +101,7 @@ async def test_a_large_room_is_whole_and_in_order(whole: Whole, db: asyncpg.Conn
     assert texts == [f"prompt {number}" for number in range(51, messages // 2 * 51 // 50 + 1, 51)]
 
 
+@pytest.mark.pooled
 async def test_it_is_one_moments_room(whole: Whole, database: Database, db: asyncpg.Connection) -> None:
     room, gate = await whole.room(), asyncio.Event()
     await whole.ask(room, "before")
@@ -122,6 +124,7 @@ async def test_it_is_one_moments_room(whole: Whole, database: Database, db: asyn
     ]
 
 
+@pytest.mark.pooled
 async def test_what_ends_in_an_older_transaction_is_not_told_twice(
     whole: Whole, database: Database, db: asyncpg.Connection
 ) -> None:
@@ -236,6 +239,7 @@ def gone(wanted: float) -> Callable[[], Awaitable[bool]]:
     return asked
 
 
+@pytest.mark.pooled
 async def test_a_database_that_goes_away_half_way_breaks_the_transfer(whole: Whole, db: asyncpg.Connection) -> None:
     room = await whole.room()
     await fill(db, room, 6000, 8000)

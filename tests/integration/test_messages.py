@@ -97,6 +97,7 @@ async def test_the_latest_exchange_and_all_messages_can_be_read_back(whole: Whol
     ]
 
 
+@pytest.mark.pooled
 async def test_the_sixth_prompt_of_a_basic_user_is_refused_until_midnight(whole: Whole) -> None:
     room = await whole.room()
     for number in range(5):
@@ -183,6 +184,7 @@ async def test_what_is_not_the_users_does_not_exist(whole: Whole) -> None:
     assert (await whole.client.call("GET", f"/v1/chatroom/{room}")).body["name"] == "room"
 
 
+@pytest.mark.pooled
 async def test_chatrooms_are_made_listed_renamed_and_deleted(whole: Whole) -> None:
     made = [await whole.client.call("POST", "/v1/chatroom", {"name": f"room {number}"}) for number in range(5)]
     assert {answer.status for answer in made} == {201}

@@ -29,6 +29,7 @@ def asked(whole: Whole) -> list[str]:
     return [text for _, text in whole.gemini.calls[-1].contents]
 
 
+@pytest.mark.pooled
 async def test_the_same_text_is_asked_afresh_at_the_rooms_tail(whole: Whole) -> None:
     room = await whole.room()
     whole.gemini.script(*(Behaviour(text=text) for text in ("red", "blue", "green", "grey", "white")))
@@ -141,6 +142,7 @@ async def test_a_key_of_another_request_is_refused(whole: Whole) -> None:
     assert (await again(whole, other, Idempotency_Key="again")).code == "idempotency_key_reused"
 
 
+@pytest.mark.pooled
 async def test_fifty_at_once_with_one_key_are_one_prompt(whole: Whole) -> None:
     prompt = await whole.ask(await whole.room(), "one")
     answers = await asyncio.gather(*(again(whole, prompt, Idempotency_Key="once") for _ in range(50)))

@@ -69,6 +69,7 @@ async def fill(
     )
 
 
+@pytest.mark.pooled
 async def test_what_was_just_said_is_found_newest_first_with_its_room(whole: Whole) -> None:
     garden, kitchen = await whole.room("garden"), await whole.room("kitchen")
     whole.gemini.script(Behaviour(text="Plant Tulips in autumn."), Behaviour(text="Tomatoes and basil."))
@@ -142,6 +143,7 @@ async def test_nothing_of_others_is_found_whatever_they_write(whole: Whole, db: 
     assert await found(whole, "secret") == []
 
 
+@pytest.mark.pooled
 async def test_pages_neither_repeat_nor_lose_anything_while_messages_are_added(
     whole: Whole, db: asyncpg.Connection
 ) -> None:
@@ -163,6 +165,7 @@ async def test_messages_from_before_there_were_weeks_are_found(whole: Whole, db:
     assert await found(whole, "old") == ["old 1", "old 2", "old 3"]
 
 
+@pytest.mark.pooled
 async def test_a_common_word_among_very_many_messages_touches_only_the_newest(
     whole: Whole, db: asyncpg.Connection
 ) -> None:
@@ -184,6 +187,7 @@ async def test_a_common_word_among_very_many_messages_touches_only_the_newest(
         assert 20 < await db.fetchval(fetched) < 1000
 
 
+@pytest.mark.pooled
 async def test_a_rare_phrase_of_common_words_is_looked_for_in_several_turns(
     whole: Whole, db: asyncpg.Connection
 ) -> None:

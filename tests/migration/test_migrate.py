@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from uuid import UUID
 
@@ -13,6 +14,8 @@ import pytest
 from gembackend.embedded.postgres import MIGRATE, binaries
 from gembackend.plumbing.postgres import SCHEMA_VERSION, SchemaMismatch, check_schema
 from tests.migration.snapshot import SNAPSHOT, dump
+from tests.pooler import MODES, stranger
+from tests.servers import Servers
 
 
 def psql(url: str, script: Path = MIGRATE) -> subprocess.Popen[str]:
@@ -68,6 +71,24 @@ async def test_running_many_at_once_is_safe(empty_database_url: str) -> None:
     said = [await asyncio.to_thread(process.communicate) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0, 0], said
     assert dump(empty_database_url) == SNAPSHOT.read_text()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("company", [False, True], ids=["alone", "among strangers"])
+async def test_through_a_pooler_it_needs_one_in_session_mode(
+    servers: Servers, empty_database_url: str, mode: str, company: bool
+) -> None:
+    url, before = servers.pooled(empty_database_url, mode), dump(empty_database_url)
+    async with stranger(url) if company else nullcontext():
+        status, said = await asyncio.to_thread(migrate, url)
+    if mode == "session":
+        assert status == 0, said
+        assert dump(empty_database_url) == SNAPSHOT.read_text()
+    else:
+        assert status != 0
+        [line] = said.strip().splitlines()
+        assert "goes through a pooler that shares its servers" in line and "connect to PostgreSQL" in line
+        assert dump(empty_database_url) == before
 
 
 async def test_a_failing_step_leaves_the_earlier_version_whole(empty_database_url: str, copied: Path) -> None:

@@ -37,6 +37,7 @@ def test_serve_takes_the_defaults_of_the_contract() -> None:
     settings = config.load(PRODUCTION, "serve")
     assert (settings.environment, settings.server_host, settings.log_format) == ("production", "0.0.0.0", "json")
     assert settings.public_base_url == "http://127.0.0.1:3000"
+    assert (settings.database_pool_size, settings.database_pooler) == (10, "auto")
     assert settings.auth_rate_limit == RateLimit(30, 300)
     assert (settings.prompt_workers, settings.prompt_lease_seconds, settings.prompt_max_attempts) == (64, 30, 5)
     assert (settings.prompt_backlog_limit, settings.prompt_room_limit) == (10_000, 20)
@@ -70,6 +71,7 @@ def test_the_seeds_own_names_are_taken() -> None:
         ("METRICS_PORT", "0"),
         ("DATABASE_URL", "mysql://db/chat"),
         ("DATABASE_POOL_SIZE", "-7"),
+        ("DATABASE_POOLER", "pgbouncer"),
         ("REDIS_URL", "http://cache"),
         ("JWT_TTL_SECONDS", "-1"),
         ("AUTH_RATE_LIMIT", "77"),

@@ -151,6 +151,7 @@ def test_sql_is_written_in_stores() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip().startswith(words)
     }
     assert {path for path in writers if not path.endswith("store.py")} <= {
+        "plumbing/pooler.py",
         "plumbing/postgres.py",
         "embedded/postgres.py",
     }

@@ -49,6 +49,7 @@ class Connections:
         self._idle: list[tuple[Raw, float]] = []
         self._lent: set[Raw] = set()
         self._unwanted: set[Raw] = set()
+        self._abandoned = 0
         self._failed_at = 0.0
         self._well: bool | None = None
         self._closed = False
@@ -82,9 +83,15 @@ class Connections:
                 raise NoneFree(self.trouble or f"no connection within {seconds:g} s") from self.trouble
             raise
 
-    def give_back(self, connection: "Raw") -> None:
-        """Let the next one have it. A connection in doubt is to be terminated first."""
+    def give_back(self, connection: "Raw", *, busy_seconds: float = 0.0) -> None:
+        """Let the next one have it. A connection in doubt is to be terminated first.
+
+        The server may be busy with it for so long yet, without us: its place is not given away before.
+        """
         self._lent.discard(connection)
+        if busy_seconds:
+            self._abandoned += 1
+            asyncio.get_running_loop().call_later(busy_seconds, self._given_up)
         if connection in self._unwanted:
             self._unwanted.discard(connection)
             connection.terminate()
@@ -127,8 +134,13 @@ class Connections:
         if self._closed or not self._waiting:
             return
         wanted = min(len(self._waiting), 1 if self.trouble else self._size)
-        while len(self._attempts) < min(wanted, self._size - len(self._lent)):
+        while len(self._attempts) < min(wanted, self._size - len(self._lent) - self._abandoned):
             self._attempts.add(asyncio.create_task(self._attempt(), name="database-connect"))
+
+    def _given_up(self) -> None:
+        """The server has let go of what we left it with."""
+        self._abandoned -= 1
+        self._grow()
 
     async def _attempt(self) -> None:
         try:

@@ -26,7 +26,19 @@ log = logs.logger(__name__)
 STRANGER = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 """What a server says of statements that were prepared on another one; the statement has not been executed."""
 
-_NO_JIT = "SELECT set_config('jit', 'off', false)"
+SERVER_SECONDS = 1.3
+"""After so long the server gives a statement up, and what it has done of it back; a little before we do."""
+
+SETTINGS = {
+    "jit": "off",
+    "statement_timeout": f"{SERVER_SECONDS:g}s",
+    # A process that was stopped in the middle of a transaction keeps its locks no longer than this.
+    "idle_in_transaction_session_timeout": "5s",
+}
+"""What holds for every session, or for every transaction behind a pooler."""
+
+_SET = "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SETTINGS.items())
+_SET_LOCAL = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items())
 
 
 class Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.Connection):  # type: ignore[misc]
@@ -40,7 +52,7 @@ class Session(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else asyncpg.C
 class Shared(Session):
     """A connection whose server is another for each transaction; it must keep no statement prepared.
 
-    The compiler (jit) is turned off with each transaction. What asyncpg sets besides, when it asks what an array is
+    Our SETTINGS come with each transaction. What asyncpg sets besides, when it asks what an array is
     made of, is `jit` as well, which may stay off on the pooler's servers.
     """
 
@@ -49,7 +61,7 @@ class Shared(Session):
         if arguments:
             return await self._alone(partial(super().execute, query, *arguments, **options))
         if query.startswith("BEGIN"):
-            query = f"{query.rstrip(';')}; SET LOCAL jit = off"
+            query = f"{query.rstrip(';')}; {_SET_LOCAL}"
         return await super().execute(query, **options)
 
     async def executemany(self, *arguments: Any, **options: Any) -> None:
@@ -93,10 +105,10 @@ class Shared(Session):
 class Opener:
     """Opens connections of the kind that suits what is at the other end.
 
-    With "auto" every new connection is looked at, in the round trip that turns the compiler (jit) off: PostgreSQL tells
-    a client the number of its server process, and a pooler, which has no server for it yet, makes one up. So nothing
-    depends on what the pooler is, on what was there before, or on parameters that it might refuse. A pooler in session
-    mode cannot be told from one that shares: it is taken for the latter, unless the setting says "session".
+    With "auto" every new connection is looked at, in the round trip that makes our SETTINGS: PostgreSQL tells a client
+    the number of its server process, and a pooler, which has no server for it yet, makes one up. So nothing depends on
+    what the pooler is, on what was there before, or on parameters that it might refuse. A pooler in session mode cannot
+    be told from one that shares: it is taken for the latter, unless the setting says "session".
     """
 
     def __init__(self, pooler: Pooler) -> None:
@@ -136,15 +148,15 @@ class Opener:
             log.info("pooler_gone")
 
     async def _found(self, opened: Session, shared: bool) -> bool:
-        """Whether there is a pooler that shares; of a session of our own the compiler is off afterwards.
+        """Whether there is a pooler that shares; a session of our own has our SETTINGS afterwards.
 
         A simple query: one message there and one back, for which any server will do.
         """
         if self._looks:
-            rows = await opened.execute(f"{_NO_JIT} WHERE pg_backend_pid() = {opened.get_server_pid()}")
+            rows = await opened.execute(f"{_SET} WHERE pg_backend_pid() = {opened.get_server_pid()}")
             return bool(rows != "SELECT 1")
         if not shared:
-            await opened.execute(_NO_JIT)
+            await opened.execute(_SET)
         return shared
 
 

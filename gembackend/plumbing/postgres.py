@@ -12,7 +12,7 @@ from gembackend.plumbing.connections import Connections
 from gembackend.plumbing.database_login import Login, reason
 from gembackend.plumbing.database_url import CONNECT_SECONDS, read
 from gembackend.plumbing.faults import Fault
-from gembackend.plumbing.pooler import STRANGER, Opener, Pooler, unfit
+from gembackend.plumbing.pooler import SERVER_SECONDS, STRANGER, Opener, Pooler, unfit
 
 log = logs.logger(__name__)
 
@@ -42,6 +42,10 @@ OUTAGES = (
 """What says that the database, and not the statement, is at fault."""
 
 
+REFUSED = (asyncpg.QueryCanceledError, asyncpg.TransactionRollbackError)
+"""Those of them after which the server waits for the next statement."""
+
+
 class SchemaMismatch(Exception):
     """The database is not at the schema version this code needs; the text says what to do."""
 
@@ -49,10 +53,10 @@ class SchemaMismatch(Exception):
 class DatabaseAway(Fault):
     """The database cannot be used at the moment. `told` says which one and why, for operators and logs.
 
-    It is `hopeless` when waiting will not help.
+    It is `hopeless` when waiting will not help, and `slow` when a statement took too long, of which nothing remains.
     """
 
-    def __init__(self, where: str, why: str, *, hopeless: bool = False) -> None:
+    def __init__(self, where: str, why: str, *, hopeless: bool = False, slow: bool = False) -> None:
         super().__init__(
             "database_unavailable",
             "The database cannot be reached at the moment; try again shortly.",
@@ -61,6 +65,7 @@ class DatabaseAway(Fault):
         self.where = where
         self.why = why
         self.hopeless = hopeless
+        self.slow = slow
 
     @property
     def told(self) -> str:
@@ -118,8 +123,11 @@ class Database:
             held = await connections.take(self._wait_seconds)
         except Exception as error:  # whatever is raised while connecting
             raise self._away(error) from error
+        busy = 0.0
         try:
             yield held
+        except REFUSED as error:  # the connection is as it was
+            raise self._away(error) from error
         except OUTAGES as error:
             held.terminate()
             raise self._away(error) from error
@@ -131,9 +139,10 @@ class Database:
         except asyncio.CancelledError:
             # The statement under way is of no use to anyone: cut it rather than wait for the server's word.
             held.terminate()
+            busy = SERVER_SECONDS
             raise
         finally:
-            connections.give_back(held)
+            connections.give_back(held, busy_seconds=busy)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -157,7 +166,8 @@ class Database:
 
     def _away(self, error: Exception) -> DatabaseAway:
         never = unfit(error)
-        return DatabaseAway(self.where, never or reason(error), hopeless=never is not None)
+        slow = isinstance(error, asyncpg.QueryCanceledError | TimeoutError)
+        return DatabaseAway(self.where, never or reason(error), hopeless=never is not None, slow=slow)
 
     def _notice(self, error: Exception | None) -> None:
         why = None if error is None else reason(error)

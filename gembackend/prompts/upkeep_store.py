@@ -7,7 +7,7 @@ from uuid import UUID
 
 from gembackend.plumbing.postgres import Connection
 
-LOOKED_AT = 10_000
+LOOKED_AT = 5_000
 """How many waiting prompts one search looks at: some tens of milliseconds at the most."""
 
 Behind = tuple[datetime, UUID]

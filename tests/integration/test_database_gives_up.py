@@ -77,12 +77,16 @@ async def test_a_process_that_stands_still_inside_a_transaction_does_not_keep_it
     await db.execute("INSERT INTO users (id, phone, password_hash) VALUES (gen_random_uuid(), $1, 'x')", new_phone())
     database = Database(database_url, 1)
     await database.open()
-    with pytest.raises(DatabaseAway):
+
+    async def stand() -> None:
         async with database.transaction() as standing:
             await standing.execute("SELECT FROM users FOR UPDATE")
             async with asyncio.timeout(10):
                 await db.execute("UPDATE users SET name = 'free again'")
             await standing.execute("UPDATE users SET name = 'too late'")
+
+    with pytest.raises(DatabaseAway):
+        await stand()
     assert await db.fetchval("SELECT name FROM users") == "free again"
     await database.close()
 

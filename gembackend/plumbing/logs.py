@@ -47,11 +47,20 @@ def _summarise_exception(_logger: Any, _method: str, event: EventDict) -> EventD
     return event
 
 
+def _exception_in_lines(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """For a person: an exception's chain as text, the newest first, which is what a console renderer can print."""
+    if chain := event.get("exception"):
+        event["exception"] = "\n".join(f"{one['type']}\n    " + "\n    ".join(one["frames"]) for one in chain)
+    return event
+
+
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     """Send every log of the process, also those of libraries, to one stream (standard error) in one style."""
     output = stream or sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
     prepare: list[Processor] = [structlog.contextvars.merge_contextvars, _add_time, _redact, _summarise_exception]
+    if style != "json":
+        prepare.append(_exception_in_lines)
     render: Processor = (
         _as_json if style == "json" else structlog.dev.ConsoleRenderer(colors=output.isatty(), event_key="event")
     )

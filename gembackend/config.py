@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from gembackend.environment import ConfigError as ConfigError
 from gembackend.environment import Reader
-from gembackend.plumbing import addresses, database_tls, database_url, redis_address, traces
+from gembackend.plumbing import addresses, database_settings, redis_address, traces
 from gembackend.plumbing.addresses import Network as Network
 
 Mode = Literal["dev", "serve", "store"]
@@ -98,28 +98,6 @@ def _rate_limit(raw: str) -> RateLimit:
     return RateLimit(int(match[1]), int(match[2]))
 
 
-def _database(env: Reader) -> tuple[str | None, float]:
-    """The database's URL, if any, and how long connecting may take unless a variable says."""
-    name = "DATABASE_URL" if env.given("DATABASE_URL") else "DB_HOST"
-
-    def parse(raw: str) -> tuple[str | None, float | None]:
-        url = raw if name == "DATABASE_URL" else _composed(env, raw)
-        target = database_url.read(url)
-        database_tls.look_at_files(target, env.text("PGSSLROOTCERT"))
-        return url, target.connect_seconds
-
-    nothing: tuple[str | None, float | None] = None, None
-    url, seconds = env.parsed(name, parse, nothing, "")
-    return url, seconds or database_url.CONNECT_SECONDS
-
-
-def _composed(env: Reader, host: str) -> str:
-    """The URL that DB_HOST and its neighbours come to."""
-    port = env.integer("DB_PORT", database_url.DEFAULT_PORT, 1, 65535)
-    user, name = env.text("DB_USER") or "postgres", env.text("DB_NAME") or "postgres"
-    return database_url.compose(host, port, user, env.text("DB_PASS") or "", name)
-
-
 def _redis_url(env: Reader) -> str | None:
     name = "REDIS_URL" if env.given("REDIS_URL") else "UPSTASH_URL"
 
@@ -185,7 +163,7 @@ def load(environ: Mapping[str, str], mode: Mode) -> Settings:
     env = Reader(environ)
     dev = mode == "dev"
     port = env.integer("SERVER_PORT", 3000, 0, 65535)
-    url, connect_seconds = _database(env)
+    url, connect_seconds = database_settings.read(env)
     settings = Settings(
         environment=env.choice(  # type: ignore[arg-type]
             "ENVIRONMENT", ("development", "production"), "development" if dev else "production"

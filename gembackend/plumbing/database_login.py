@@ -1,5 +1,6 @@
 """Connecting to PostgreSQL: host by host, each within a bound, and in words what stood in the way."""
 
+import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable
@@ -62,9 +63,8 @@ class Login:
         hosts = tuple(self._hosts)
         for number, host in enumerate(hosts, 1):
             try:
-                connection = await self._connect(
-                    host=host.name, port=host.port, timeout=self._seconds, **self._arguments
-                )
+                async with asyncio.timeout(self._seconds):
+                    connection = await self._connect(host=host.name, port=host.port, timeout=None, **self._arguments)
             except Exception as error:  # whatever is raised while connecting means that the database is away
                 why = f"no answer within {self._seconds:g} s" if _in_vain(error) else reason(error)
                 refusals.append(f"{host}: {why}" if len(hosts) > 1 else why)

@@ -44,23 +44,23 @@ async def refusal(url: str, **options: float) -> DatabaseAway:
 
 
 @pytest.fixture
-async def guarded(db: asyncpg.Connection, database_url: str) -> AsyncIterator[str]:
+async def guarded(db: asyncpg.Connection, direct_url: str) -> AsyncIterator[str]:
     """The test's database for a role of this test that has a password."""
-    name = "guarded_" + urlsplit(database_url).path[1:]
+    name = "guarded_" + urlsplit(direct_url).path[1:]
     await role_with_password(db, name, PASSWORD)
-    yield logging_in(database_url, name, PASSWORD)
+    yield logging_in(direct_url, name, PASSWORD)
     await db.execute(f"DROP ROLE {name}")
 
 
 async def test_a_refused_login_is_told_in_the_servers_words(
-    db: asyncpg.Connection, database_url: str, guarded: str
+    db: asyncpg.Connection, direct_url: str, guarded: str
 ) -> None:
     role = urlsplit(guarded).username
     async with opened(guarded) as database:
         await database.ping()
     away = await refusal(guarded.replace(PASSWORD, "wrong"))
     assert away.why == f'FATAL: password authentication failed for user "{role}"'
-    directory = parse_qs(urlsplit(database_url).query)["host"][0]
+    directory = parse_qs(urlsplit(direct_url).query)["host"][0]
     assert away.told.startswith(f"PostgreSQL at {directory}:5432, database test_")
     for statement, why in (
         (f"ALTER ROLE {role} CONNECTION LIMIT 0 NOSUPERUSER", "too many connections for role"),
@@ -68,8 +68,8 @@ async def test_a_refused_login_is_told_in_the_servers_words(
     ):
         await db.execute(statement)
         assert why in (await refusal(guarded)).why
-    assert "does not exist" in (await refusal(logging_in(database_url, "nobody_of_this_name"))).why
-    assert "does not exist" in (await refusal(logging_in(database_url, "postgres", database="none"))).why
+    assert "does not exist" in (await refusal(logging_in(direct_url, "nobody_of_this_name"))).why
+    assert "does not exist" in (await refusal(logging_in(direct_url, "postgres", database="none"))).why
 
 
 async def test_a_database_that_is_closed_is_told(db: asyncpg.Connection, empty_database_url: str) -> None:
@@ -109,15 +109,15 @@ async def test_what_is_no_postgresql_is_away(
     server.close()
 
 
-async def test_who_does_not_answer_is_given_up_after_the_bound(database_url: str) -> None:
-    async with Relay(database_url).running() as line:
+async def test_who_does_not_answer_is_given_up_after_the_bound(direct_url: str) -> None:
+    async with Relay(direct_url).running() as line:
         line.silence()
         away = await refusal(line.url(), connect_seconds=0.1)
         assert away.why == "no answer within 0.1 s"
 
 
-async def test_a_statement_that_fails_alike_keeps_its_meaning(database_url: str) -> None:
-    async with opened(database_url) as database:
+async def test_a_statement_that_fails_alike_keeps_its_meaning(direct_url: str) -> None:
+    async with opened(direct_url) as database:
         with pytest.raises(asyncpg.InvalidPasswordError):
             async with database.connection() as connection:
                 await connection.execute("DO $$ BEGIN RAISE invalid_password; END $$")
@@ -125,10 +125,10 @@ async def test_a_statement_that_fails_alike_keeps_its_meaning(database_url: str)
         assert database.usage() == (0, 1)
 
 
-async def test_the_next_host_is_asked_and_the_one_that_answered_is_asked_first(database_url: str) -> None:
-    async with Relay(database_url).running() as dead, Relay(database_url).running() as alive:
+async def test_the_next_host_is_asked_and_the_one_that_answered_is_asked_first(direct_url: str) -> None:
+    async with Relay(direct_url).running() as dead, Relay(direct_url).running() as alive:
         dead.silence()
-        url = f"postgresql://postgres@127.0.0.1:{dead.port},127.0.0.1:{alive.port}/{urlsplit(database_url).path[1:]}"
+        url = f"postgresql://postgres@127.0.0.1:{dead.port},127.0.0.1:{alive.port}/{urlsplit(direct_url).path[1:]}"
         async with opened(url, connect_seconds=0.1) as database:
             for turn in range(2):
                 async with database.connection() as connection:
@@ -138,26 +138,26 @@ async def test_the_next_host_is_asked_and_the_one_that_answered_is_asked_first(d
 
 
 async def test_a_host_that_takes_no_writes_is_passed_over_when_writes_are_asked_for(
-    db: asyncpg.Connection, database_url: str
+    db: asyncpg.Connection, direct_url: str
 ) -> None:
-    name = urlsplit(database_url).path[1:]
+    name = urlsplit(direct_url).path[1:]
     await db.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    away = await refusal(f"{database_url}&target_session_attrs=read-write")
+    away = await refusal(f"{direct_url}&target_session_attrs=read-write")
     assert away.why == "it takes no writes"
-    host = logging_in(database_url, "postgres").split("@")[1].split("/")[0]
+    host = logging_in(direct_url, "postgres").split("@")[1].split("/")[0]
     away = await refusal(f"postgresql://postgres@{host},{host}/{name}")
     assert away.why.count("it takes no writes") == 2
 
 
-async def test_parameters_reach_the_server_but_not_what_the_service_depends_on(database_url: str) -> None:
-    url = f"{database_url}&application_name=mine&options=-csearch_path%3Dapp%20-cTimeZone%3DAsia/Tokyo"
+async def test_parameters_reach_the_server_but_not_what_the_service_depends_on(direct_url: str) -> None:
+    url = f"{direct_url}&application_name=mine&options=-csearch_path%3Dapp%20-cTimeZone%3DAsia/Tokyo"
     async with opened(url) as database, database.connection() as connection:
         found = [await connection.fetchval(f"SHOW {name}") for name in ("application_name", "search_path", "timezone")]
     assert found == ["mine", "app", "UTC"]
 
 
-async def test_a_quiet_connection_is_kept_alive_as_the_url_says(database_url: str) -> None:
-    async with Relay(database_url).running() as line:
+async def test_a_quiet_connection_is_kept_alive_as_the_url_says(direct_url: str) -> None:
+    async with Relay(direct_url).running() as line:
         for query, expected in (
             ({}, (1, 60)),
             ({"keepalives_idle": "7"}, (1, 7)),
@@ -169,8 +169,8 @@ async def test_a_quiet_connection_is_kept_alive_as_the_url_says(database_url: st
                 assert (alive, found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)) == expected
 
 
-async def test_db_host_may_be_a_socket_directory_for_psql_too(database_url: str) -> None:
-    parts = urlsplit(database_url)
+async def test_db_host_may_be_a_socket_directory_for_psql_too(direct_url: str) -> None:
+    parts = urlsplit(direct_url)
     query = parse_qs(parts.query)
     given = {"DB_HOST": query["host"][0], "DB_PORT": query["port"][0], "DB_NAME": parts.path[1:], "DB_USER": "postgres"}
     url = config.load(given, "store").database_url
@@ -182,11 +182,11 @@ async def test_db_host_may_be_a_socket_directory_for_psql_too(database_url: str)
     assert told.stdout.strip() == parts.path[1:]
 
 
-async def test_a_role_without_rights_is_told_so(db: asyncpg.Connection, database_url: str) -> None:
-    name = "powerless_" + urlsplit(database_url).path[1:]
+async def test_a_role_without_rights_is_told_so(db: asyncpg.Connection, direct_url: str) -> None:
+    name = "powerless_" + urlsplit(direct_url).path[1:]
     await db.execute(f"CREATE ROLE {name} LOGIN")
     try:
-        async with opened(logging_in(database_url, name)) as database:
+        async with opened(logging_in(direct_url, name)) as database:
             with pytest.raises(SchemaMismatch, match="permission denied for table schema_migrations"):
                 async with database.connection() as connection:
                     await check_schema(connection)

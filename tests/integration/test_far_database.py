@@ -22,10 +22,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return certificates.make(tmp_path_factory.mktemp("tls"), "locked")
 
 
-async def test_the_service_works_over_a_long_line_with_tls(
-    database_url: str, redis_url: str, certificate: Path
-) -> None:
-    async with Relay(database_url, round_trip=FAR, certificate=certificate).running() as line:
+async def test_the_service_works_over_a_long_line_with_tls(direct_url: str, redis_url: str, certificate: Path) -> None:
+    async with Relay(direct_url, round_trip=FAR, certificate=certificate).running() as line:
         url = line.url(sslmode="verify-full", sslrootcert=str(certificate / "crt"))
         async with whole_service(url, redis_url) as whole:
             answer = await whole.ask(await whole.room(), "so far away")
@@ -33,8 +31,8 @@ async def test_the_service_works_over_a_long_line_with_tls(
         assert line.taken == line.secured > 1
 
 
-async def test_an_attempt_that_takes_longer_than_anybody_waits_succeeds_all_the_same(database_url: str) -> None:
-    async with Relay(database_url, round_trip=0.3).running() as line:
+async def test_an_attempt_that_takes_longer_than_anybody_waits_succeeds_all_the_same(direct_url: str) -> None:
+    async with Relay(direct_url, round_trip=0.3).running() as line:
         database = Database(line.url(sslmode="disable"), 1, wait_seconds=0.05)
         await database.open()
 
@@ -54,10 +52,10 @@ async def test_an_attempt_that_takes_longer_than_anybody_waits_succeeds_all_the_
 
 
 async def test_a_dead_database_is_told_within_three_seconds_and_found_again_when_it_lives(
-    database_url: str, redis_url: str
+    direct_url: str, redis_url: str
 ) -> None:
     async with (
-        Relay(database_url).running() as line,
+        Relay(direct_url).running() as line,
         whole_service(line.url(sslmode="disable"), redis_url, DATABASE_POOL_SIZE="6") as whole,
     ):
         room = await whole.room()
@@ -81,8 +79,8 @@ async def test_a_dead_database_is_told_within_three_seconds_and_found_again_when
         assert line.taken - taken <= 6, "at most as many more as there may be connections"
 
 
-async def test_a_certificate_that_proves_nothing_is_the_reason(database_url: str, certificate: Path) -> None:
-    async with Relay(database_url, certificate=certificate).running() as line:
+async def test_a_certificate_that_proves_nothing_is_the_reason(direct_url: str, certificate: Path) -> None:
+    async with Relay(direct_url, certificate=certificate).running() as line:
         for query, why in (
             ({"sslrootcert": "system"}, "self-signed certificate"),
             ({"sslmode": "verify-full", "sslrootcert": str(certificate / "crt")}, None),
@@ -99,7 +97,7 @@ async def test_a_certificate_that_proves_nothing_is_the_reason(database_url: str
                 assert why in away.value.told and "_ssl.c" not in away.value.told
             await database.close()
         assert line.secured == 3
-    async with Relay(database_url).running() as line:
+    async with Relay(direct_url).running() as line:
         database = Database(line.url(sslmode="require"), 1)
         await database.open()
         with pytest.raises(DatabaseAway):

@@ -185,6 +185,20 @@ async def test_what_is_cut_or_in_a_transaction_is_not_lent_again(server: Server)
     await pool.close(0)
 
 
+async def test_renewing_lends_none_of_the_present_ones_again(server: Server) -> None:
+    pool = Connections(server.connect, 2)
+    tasks = [waits(pool), waits(pool)]
+    await server.knocked(2)
+    idle, lent = server.admit(), server.admit()
+    await asyncio.gather(*tasks)
+    pool.give_back(idle)  # type: ignore[arg-type]
+    pool.renew()
+    assert idle.cut and not lent.cut
+    pool.give_back(lent)  # type: ignore[arg-type]
+    assert lent.cut and pool.usage() == (0, 0)
+    await pool.close(0)
+
+
 async def test_who_leaves_as_it_comes_loses_none(server: Server) -> None:
     pool = Connections(server.connect, 1)
     first = waits(pool)

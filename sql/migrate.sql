@@ -85,6 +85,14 @@ SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 6) AS pending \
     SET lock_timeout = '60s';
 \endif
 
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 7) AS pending \gset
+\if :pending
+    BEGIN;
+    \ir migrations/0007_quota.sql
+    INSERT INTO schema_migrations (version, name, compatible_from) VALUES (7, 'quota', 4);
+    COMMIT;
+\endif
+
 SELECT pg_advisory_unlock(7304612205398231) \g /dev/null
 
 SELECT 'schema version ' || max(version) AS "gembackend" FROM schema_migrations;

@@ -12,7 +12,7 @@ from gembackend.plumbing.faults import Fault
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """The newest migration in sql/migrations that this code was written for."""
 
 ACQUIRE_SECONDS = 0.6

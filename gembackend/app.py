@@ -25,6 +25,7 @@ from gembackend.plumbing.health import Trouble
 from gembackend.plumbing.postgres import Database, DatabaseAway, check_schema
 from gembackend.plumbing.vitals import Vitals
 from gembackend.prompts.engine import PromptEngine
+from gembackend.quota.sweeper import QuotaSweeper
 from gembackend.users.routes import UserRoutes
 from gembackend.web.server import HttpServer, build_app, metrics_app
 
@@ -73,6 +74,7 @@ class Service:
             [
                 Vitals(requests=self.database, engine=self._engine_database),
                 self._auth.sweeper,
+                QuotaSweeper(self.database),
                 SearchKeeper(self.database),
                 *self._engine.actors,
                 *(self._billing.actors if self._billing else ()),
@@ -87,8 +89,10 @@ class Service:
                     self._auth.versions,
                     self._auth.credentials.confirm,
                     daily_prompts=settings.basic_daily_prompts,
+                    phones=self._auth.phones,
+                    dropped=self._engine.canceller.dropped,
                 ).table(),
-                *ChatroomRoutes(self.database).table(),
+                *ChatroomRoutes(self.database, self._engine.canceller.dropped).table(),
                 *MessageRoutes(
                     self.database,
                     self._engine.intake.accept,

@@ -135,6 +135,14 @@ SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 8) AS pending \
     COMMIT;
 \endif
 
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 9) AS pending \gset
+\if :pending
+    BEGIN;
+    \ir migrations/0009_quota.sql
+    INSERT INTO schema_migrations (version, name, compatible_from) VALUES (9, 'quota', 4);
+    COMMIT;
+\endif
+
 SELECT pg_advisory_unlock(7304612205398231) \g /dev/null
 
 SELECT 'schema version ' || max(version) AS "gembackend" FROM schema_migrations;

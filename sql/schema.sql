@@ -521,14 +521,30 @@ COMMENT ON COLUMN public.otp_challenges.strange_attempts IS 'Tries from everywhe
 
 COMMENT ON COLUMN public.otp_challenges.renewals IS 'Codes asked for one after another without one being used.';
 
+CREATE TABLE public.phone_usage (
+    phone_key bytea NOT NULL,
+    day date NOT NULL,
+    used integer NOT NULL,
+    forgiven integer NOT NULL,
+    CONSTRAINT phone_usage_forgiven_check CHECK ((forgiven >= 0)),
+    CONSTRAINT phone_usage_used_check CHECK ((used >= 0))
+);
+
+COMMENT ON TABLE public.phone_usage IS 'What deleted accounts used, for the next account of the phone; worth nothing once the UTC day is over.';
+
+COMMENT ON COLUMN public.phone_usage.phone_key IS 'HMAC of the phone, under a key that the database does not have.';
+
 CREATE TABLE public.prompt_usage (
     user_id uuid NOT NULL,
     day date NOT NULL,
     used integer NOT NULL,
+    forgiven integer DEFAULT 0 NOT NULL,
     CONSTRAINT prompt_usage_used_check CHECK ((used >= 0))
 );
 
 COMMENT ON TABLE public.prompt_usage IS 'Accepted less refunded prompts of a user on a UTC day.';
+
+COMMENT ON COLUMN public.prompt_usage.forgiven IS 'How many were refunded although their prompts may have brought the failure about; these refunds end somewhere.';
 
 CREATE TABLE public.prompts (
     id uuid NOT NULL,
@@ -568,7 +584,7 @@ COMMENT ON COLUMN public.prompts.fence IS 'Raised by every claim; a write that c
 
 COMMENT ON COLUMN public.prompts.takeovers IS 'How often its lease ran out: each time its process may have died of it.';
 
-COMMENT ON COLUMN public.prompts.charged_on IS 'UTC day whose quota was charged; given back when the prompt ends failed.';
+COMMENT ON COLUMN public.prompts.charged_on IS 'UTC day whose quota is charged; null once it was given back, and of a prompt that was put back by hand.';
 
 COMMENT ON COLUMN public.prompts.traceparent IS 'W3C trace context of the request that sent it, when traces are on.';
 
@@ -643,6 +659,9 @@ ALTER TABLE ONLY public.login_failures
 ALTER TABLE ONLY public.otp_challenges
     ADD CONSTRAINT otp_challenges_pkey PRIMARY KEY (phone_key, purpose);
 
+ALTER TABLE ONLY public.phone_usage
+    ADD CONSTRAINT phone_usage_pkey PRIMARY KEY (phone_key, day);
+
 ALTER TABLE ONLY public.prompt_usage
     ADD CONSTRAINT prompt_usage_pkey PRIMARY KEY (user_id, day);
 
@@ -682,6 +701,8 @@ CREATE INDEX known_places_stale ON public.known_places USING btree (seen_at);
 CREATE INDEX login_failures_stale ON public.login_failures USING btree (failed_at);
 
 CREATE INDEX otp_challenges_stale ON public.otp_challenges USING btree (expires_at);
+
+CREATE INDEX phone_usage_over ON public.phone_usage USING btree (day);
 
 CREATE INDEX prompts_failed ON public.prompts USING btree (finished_at DESC) WHERE (status = 'failed'::text);
 

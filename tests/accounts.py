@@ -152,6 +152,8 @@ class Service:
             self.auth.versions,
             self.auth.credentials.confirm,
             daily_prompts=self.settings.basic_daily_prompts,
+            phones=self.auth.phones,
+            dropped=lambda _rooms, _prompts: None,
         )
         auth = AuthRoutes(self.database, self.auth, trusted_proxies=self.settings.trusted_proxies)
         return [*auth.table(), *users.table()]

@@ -14,6 +14,7 @@ from gembackend.auth.sweeper import AuthSweeper
 from gembackend.auth.tokens import Tokens
 from gembackend.config import Settings
 from gembackend.plumbing.postgres import Database
+from gembackend.quota.phones import Phones
 from gembackend.users.cache import TokenVersions
 
 
@@ -27,6 +28,7 @@ class Auth:
         assert settings.jwt_secret_key
         policy = CodePolicy(settings.otp_ttl_seconds, settings.otp_resend_seconds, settings.otp_max_attempts)
         self.codes = Codes(settings.jwt_secret_key)
+        self.phones = Phones(settings.jwt_secret_key, settings.jwt_previous_keys)
         self.passwords = Passwords(cost or Cost())
         self.credentials = Credentials(database, self.passwords, self.codes)
         self.delivery = _delivery(settings)

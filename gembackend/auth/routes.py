@@ -103,8 +103,9 @@ class AuthRoutes:
         body, _ = await self._read(request, SignUp)
         _refuse_common("password", body.password)
         hashed = await self._auth.passwords.hash(body.password)
-        async with self._database.connection() as connection:
-            user = await users.sign_up(connection, new_id(), body.phone, hashed, body.name)
+        known_as = self._auth.phones.names(body.phone)
+        async with self._database.transaction() as connection:
+            user = await users.sign_up(connection, new_id(), body.phone, hashed, body.name, known_as)
         if user is None:
             raise Fault("phone_taken", "This phone has an account already; log in, or reset the password.")
         return json_reply(SignedUp(user=user, message="The account is made; log in to verify the phone."), status=201)

@@ -7,6 +7,7 @@ from gembackend.chatrooms.models import Chatroom, ChatroomChanges, ChatroomDetai
 from gembackend.plumbing.faults import invalid, not_found
 from gembackend.plumbing.ids import new_id, parse_id
 from gembackend.plumbing.postgres import Database
+from gembackend.quota.rules import Dropped
 from gembackend.web.body import json_reply, read_body
 from gembackend.web.paging import PAGING, encode_cursor, page_of
 from gembackend.web.params import path_id
@@ -17,10 +18,11 @@ GROUP = "Chatrooms"
 
 
 class ChatroomRoutes:
-    """The chatroom endpoints."""
+    """The chatroom endpoints. `dropped` is the prompt engine's."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, dropped: Dropped) -> None:
         self._database = database
+        self._dropped = dropped
 
     def table(self) -> list[Route]:
         """What is where."""
@@ -48,7 +50,15 @@ class ChatroomRoutes:
             ),
             Route("GET", room, self.detail, "A chatroom and its counts", reply=ChatroomDetail, group=GROUP),
             Route("PATCH", room, self.rename, "Rename a chatroom", ChatroomChanges, Chatroom, group=GROUP),
-            Route("DELETE", room, self.delete, "Delete a chatroom and what is in it", success=204, group=GROUP),
+            Route(
+                "DELETE",
+                room,
+                self.delete,
+                "Delete a chatroom and what is in it",
+                success=204,
+                group=GROUP,
+                description="What still runs there is closed; prompts that had not begun are not counted.",
+            ),
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:
@@ -90,9 +100,11 @@ class ChatroomRoutes:
         return json_reply(room)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """Delete a chatroom; prompts of it that still run are dropped."""
+        """Delete a chatroom; prompts of it that have not finished are dropped."""
         chatroom_id = path_id(request, "chatroom_id", "chatroom")
-        async with self._database.connection() as connection:
-            if not await store.delete(connection, session_of(request).user_id, chatroom_id):
-                raise not_found("chatroom")
+        async with self._database.transaction() as connection:
+            dropped = await store.delete(connection, session_of(request).user_id, chatroom_id)
+        if dropped is None:
+            raise not_found("chatroom")
+        self._dropped([chatroom_id], dropped)
         return web.Response(status=204)

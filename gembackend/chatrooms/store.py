@@ -3,7 +3,8 @@
 from uuid import UUID
 
 from gembackend.chatrooms.models import Chatroom, ChatroomDetail, MessageCounts
-from gembackend.plumbing.postgres import Connection, affected
+from gembackend.plumbing.postgres import Connection
+from gembackend.quota import store as quota
 
 
 async def create(connection: Connection, user_id: UUID, chatroom_id: UUID, name: str) -> Chatroom:
@@ -80,12 +81,20 @@ async def rename(connection: Connection, user_id: UUID, chatroom_id: UUID, name:
     return Chatroom(**row) if row else None
 
 
-async def delete(connection: Connection, user_id: UUID, chatroom_id: UUID) -> bool:
-    """Remove a room with its prompts and messages; tells whether there was one."""
-    status = await connection.execute(
-        "DELETE FROM chatrooms_metadata WHERE id = $2 AND user_id = $1", user_id, chatroom_id
+async def delete(connection: Connection, user_id: UUID, chatroom_id: UUID) -> list[UUID] | None:
+    """Remove a room with its prompts and messages; tells which prompts had not finished, or None if there is no room.
+
+    To be called inside a transaction. Prompts that never began are refunded in it; the room is locked first, so that
+    it takes no more of them.
+    """
+    held = await connection.fetchval(
+        "SELECT id FROM chatrooms_metadata WHERE id = $2 AND user_id = $1 FOR NO KEY UPDATE", user_id, chatroom_id
     )
-    return affected(status) == 1
+    if held is None:
+        return None
+    dropped = await quota.give_back(connection, [chatroom_id])
+    await connection.execute("DELETE FROM chatrooms_metadata WHERE id = $1", chatroom_id)
+    return dropped
 
 
 async def exists(connection: Connection, user_id: UUID, chatroom_id: UUID) -> bool:

@@ -1,11 +1,12 @@
 """Taking a prompt back, wherever it is: queued, or running in any process."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from gembackend.messages.rules import Taken
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.postgres import Database
-from gembackend.prompts import store
+from gembackend.prompts import cancel_store as store
 from gembackend.prompts.admission import Admission
 from gembackend.prompts.feed import Feed
 from gembackend.prompts.live import Live
@@ -52,3 +53,16 @@ class Canceller:
         metrics.PROMPTS_FINISHED.labels("cancelled", "").inc()
         log.info("prompt_cancelled", prompt_id=str(prompt_id))
         return "cancelled"
+
+    def dropped(self, chatroom_ids: Sequence[UUID], prompt_ids: Sequence[UUID]) -> None:
+        """Tell everybody of rooms that have been deleted, and of the prompts that were unfinished in them."""
+        for prompt_id in prompt_ids:
+            self._pool.abandon(prompt_id)
+        self._live.finished(prompt_ids)
+        self._feed.changed(chatroom_ids)
+        if not prompt_ids:
+            return
+        self._writer.tell(Finished(tuple(prompt_ids)))
+        self._admission.finished(len(prompt_ids))
+        metrics.PROMPTS_FINISHED.labels("cancelled", "").inc(len(prompt_ids))
+        log.info("prompts_dropped", count=len(prompt_ids))

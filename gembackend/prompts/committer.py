@@ -45,6 +45,8 @@ class Committer(Actor):
         live: Live,
         feed: Feed,
         admission: Admission,
+        *,
+        forgiven: int,
     ) -> None:
         super().__init__("committer")
         self._database = database
@@ -55,6 +57,7 @@ class Committer(Actor):
         self._live = live
         self._feed = feed
         self._admission = admission
+        self._forgiven = forgiven
 
     def wind_down(self) -> None:
         """Store what has been reported, then end."""
@@ -79,7 +82,7 @@ class Committer(Actor):
             begun = monotonic()
             try:
                 async with self._database.connection() as connection:
-                    changed = await store.finish(connection, endings)
+                    changed = await store.finish(connection, endings, self._forgiven)
             except Fault as fault:
                 log.warning("commit_waits", count=len(endings), fault=fault.code.name)
                 await asyncio.sleep(PAUSE_SECONDS)

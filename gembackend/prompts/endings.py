@@ -27,7 +27,14 @@ def ending_of(claimed: Claimed, result: Result | None) -> Ending:
             back = 0 if outcome.counted else 1
             return Ending(claimed.id, claimed.fence, "queued", delay=outcome.delay, attempts_back=back)
         case GiveUp():
-            return Ending(claimed.id, claimed.fence, "failed", error_code=outcome.code, error_message=outcome.message)
+            return Ending(
+                claimed.id,
+                claimed.fence,
+                "failed",
+                error_code=outcome.code,
+                error_message=outcome.message,
+                counted=outcome.counted,
+            )
 
 
 def unstorable(ending: Ending, *, taken: bool) -> Ending | None:

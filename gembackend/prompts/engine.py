@@ -29,13 +29,14 @@ from gembackend.prompts.redis_state import RedisState
 from gembackend.prompts.stream import Stream
 from gembackend.prompts.sweeper import Sweeper
 from gembackend.prompts.writer import StreamWriter
+from gembackend.quota.rules import forgiven_a_day
 
 
 class PromptEngine:
     """One process's share of the engine.
 
-    `intake.accept`, `live.watch`, `feed.listen` and `canceller.cancel` are what the rooms use; `redis` tells whether
-    hints come through. `actors` is in starting order: each uses only those before it, so stopping in the opposite order
+    `intake.accept`, `live.watch`, `feed.listen` and `canceller` are what the rooms use; `redis` tells whether hints
+    come through. `actors` is in starting order: each uses only those before it, so stopping in the opposite order
     first stops what brings work in and last what writes results out. Whoever waits or listens is let go when the polls
     stop, which is after the last result of the drain has been stored.
     """
@@ -65,7 +66,17 @@ class PromptEngine:
             Breaker(min(BREAKER_THRESHOLD, settings.prompt_max_attempts)),
             max_attempts=settings.prompt_max_attempts,
         )
-        committer = Committer(database, endings, claims, pool, writer, self.live, self.feed, admission)
+        committer = Committer(
+            database,
+            endings,
+            claims,
+            pool,
+            writer,
+            self.live,
+            self.feed,
+            admission,
+            forgiven=forgiven_a_day(settings.basic_daily_prompts),
+        )
         self.intake = Intake(
             database,
             writer,

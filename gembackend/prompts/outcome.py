@@ -112,6 +112,19 @@ MESSAGES: dict[str, str] = {
 }
 """What the user reads when a prompt is given up, by code."""
 
+_NO_MORE = "your prompt was counted, because no more failures of yours are given back today."
+
+COUNTED: dict[str, str] = {
+    "gemini_timeout": f"Gemini took too long to answer; {_NO_MORE}",
+    "gemini_error": f"Gemini failed to answer; {_NO_MORE}",
+    "gemini_rejected": f"Gemini could not accept this prompt; {_NO_MORE}",
+    "content_blocked": f"Gemini's content rules do not allow an answer; {_NO_MORE}",
+    "incomplete_answer": f"Gemini broke off its answer; {_NO_MORE}",
+    "empty_answer": f"Gemini gave no answer; {_NO_MORE}",
+}
+"""Failures that a prompt can bring about, each time at the price of calls: only so many a day are given back. By code,
+what the user reads when one is not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -138,10 +151,19 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The prompt has failed for good, with what its user is told."""
+    """The prompt has failed for good, with what its user is told.
+
+    `outage` says that Gemini as a whole was down, so that the prompt is not to blame.
+    """
 
     code: str
     message: str
+    outage: bool = False
+
+    @property
+    def counted(self) -> str | None:
+        """What its user is told instead when its unit is not given back; None: it always is."""
+        return None if self.outage else COUNTED.get(self.code)
 
 
 Outcome = Answered | Retry | GiveUp
@@ -200,7 +222,7 @@ def decide(outcome: Outcome, *, attempt: int, max_attempts: int, outage: bool, r
         return outcome
     spared = outage and outcome.code == "gemini_unavailable"
     if outcome.delay > PATIENCE or (attempt >= max_attempts and not spared):
-        return GiveUp(outcome.code, outcome.message)
+        return GiveUp(outcome.code, outcome.message, outage)
     delay = outcome.delay + backoff(attempt, random)
     return Retry(outcome.code, outcome.message, delay, counted=not spared)
 

@@ -38,7 +38,8 @@ class Claimed:
 class Ending:
     """What to store of a claimed prompt: an answer, a failure, or another turn in the queue.
 
-    `delay` is the seconds until a queued prompt may be claimed again; `attempts_back` gives attempts back.
+    `delay` is the seconds until a queued prompt may be claimed again; `attempts_back` gives attempts back. A failure
+    with `counted` may stay charged, and then this is its message.
     """
 
     id: UUID
@@ -52,14 +53,7 @@ class Ending:
     reply_tokens: int | None = None
     delay: float = 0.0
     attempts_back: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Cancellation:
-    """What came of cancelling: whether the user has such a prompt, and its room if it was cancelled just now."""
-
-    found: bool
-    chatroom_id: UUID | None
+    counted: str | None = None
 
 
 async def accept(
@@ -181,37 +175,61 @@ async def claim(
     ]
 
 
-async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]:
+async def finish(connection: Connection, endings: Sequence[Ending], forgiven: int) -> set[UUID]:
     """Store a batch of endings in one statement: status, messages and refunds together.
 
     Returns the ids that were changed. One whose fence is stale is not among them, and nothing of it is stored. Rows are
     locked in the order of their ids, as `extend_leases` does, so that nobody waits in a circle.
+
+    A failure gives the unit back to the day that it was charged to. Of those with `counted`, which their prompts may
+    have brought about, a Basic user gets `forgiven` of a day back; the others stay charged, and say so.
     """
     rows = await connection.fetch(
         """
         WITH ended AS (
             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                                 $8::integer[], $9::integer[], $10::float8[], $11::integer[])
+                                 $8::integer[], $9::integer[], $10::float8[], $11::integer[], $12::text[])
                 AS t (id, fence, status, error_code, error_message, response_id, reply,
-                      prompt_tokens, reply_tokens, delay, attempts_back)
+                      prompt_tokens, reply_tokens, delay, attempts_back, counted)
         ), mine AS MATERIALIZED (
-            SELECT p.id
-            FROM (SELECT id, fence FROM ended ORDER BY id) e, LATERAL (
-                SELECT id, fence, status FROM prompts WHERE id = e.id OFFSET 0 FOR UPDATE
+            SELECT p.id, p.user_id, p.charged_on, e.status, e.counted IS NOT NULL AS provoked
+            FROM (SELECT id, fence, status, counted FROM ended ORDER BY id) e, LATERAL (
+                SELECT id, fence, status, user_id, charged_on FROM prompts WHERE id = e.id OFFSET 0 FOR UPDATE
             ) p
             WHERE p.fence = e.fence AND p.status = 'running'
+        ), charged AS MATERIALIZED (
+            SELECT id, user_id, charged_on AS day, provoked,
+                   row_number() OVER (PARTITION BY user_id, charged_on, provoked ORDER BY id) AS place
+            FROM mine WHERE status = 'failed' AND charged_on IS NOT NULL
+        ), held AS MATERIALIZED (
+            SELECT u.user_id, u.day, u.forgiven, owner.tier = 'Basic' AS bounded
+            FROM (SELECT DISTINCT user_id, day FROM charged ORDER BY user_id, day) c, LATERAL (
+                SELECT user_id, day, forgiven FROM prompt_usage
+                WHERE user_id = c.user_id AND day = c.day OFFSET 0 FOR UPDATE
+            ) u, LATERAL (
+                SELECT current_tier(subscription_tier, pro_until) AS tier FROM users WHERE id = c.user_id OFFSET 0
+            ) owner
+        ), refunds AS MATERIALIZED (
+            SELECT c.id, c.user_id, c.day, c.provoked AND h.bounded AS forgiven
+            FROM charged c JOIN held h ON h.user_id = c.user_id AND h.day = c.day
+            WHERE NOT (c.provoked AND h.bounded) OR h.forgiven + c.place <= $13
+        ), decided AS MATERIALIZED (
+            SELECT e.*, r.id IS NOT NULL AS refunded, m.charged_on IS NOT NULL AND r.id IS NULL AS stays_charged
+            FROM mine m JOIN ended e ON e.id = m.id LEFT JOIN refunds r ON r.id = m.id
         ), changed AS (
             UPDATE prompts p
-            SET status = e.status, error_code = e.error_code, error_message = e.error_message,
-                prompt_tokens = e.prompt_tokens, reply_tokens = e.reply_tokens,
-                attempts = p.attempts - e.attempts_back, lease_until = NULL, leased_by = NULL,
-                available_at = CASE WHEN e.status = 'queued' THEN now() + make_interval(secs => e.delay)
+            SET status = d.status, error_code = d.error_code,
+                error_message = CASE WHEN d.stays_charged THEN coalesce(d.counted, d.error_message)
+                                     ELSE d.error_message END,
+                prompt_tokens = d.prompt_tokens, reply_tokens = d.reply_tokens,
+                attempts = p.attempts - d.attempts_back, lease_until = NULL, leased_by = NULL,
+                available_at = CASE WHEN d.status = 'queued' THEN now() + make_interval(secs => d.delay)
                                     ELSE p.available_at END,
-                finished_at = CASE WHEN e.status <> 'queued' THEN now() END
-            FROM mine JOIN ended e ON e.id = mine.id
-            WHERE p.id = mine.id
-            RETURNING p.id, p.user_id, p.chatroom_id, p.sequence, p.content, p.created_at, p.charged_on,
-                      e.status, e.response_id, e.reply
+                finished_at = CASE WHEN d.status <> 'queued' THEN now() END,
+                charged_on = CASE WHEN d.refunded THEN NULL ELSE p.charged_on END
+            FROM decided d WHERE p.id = d.id
+            RETURNING p.id, p.user_id, p.chatroom_id, p.sequence, p.content, p.created_at,
+                      d.status, d.response_id, d.reply
         ), messages AS (
             INSERT INTO chatrooms_messages (id, user_id, chatroom_id, prompt_id, position, role, content, created_at)
             SELECT c.response_id || side.suffix, c.user_id, c.chatroom_id, c.id, 2 * c.sequence + side.place, side.role,
@@ -220,16 +238,13 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]
                 ('_U', 0, 'user', c.content, c.created_at), ('_A', 1, 'assistant', c.reply, now())
             ) side (suffix, place, role, content, created_at)
             WHERE c.status = 'answered'
-        ), refunds AS (
-            SELECT user_id, charged_on, count(*)::integer AS units FROM changed
-            WHERE status = 'failed' AND charged_on IS NOT NULL GROUP BY user_id, charged_on
-        ), held AS (
-            SELECT u.user_id, u.day, r.units
-            FROM prompt_usage u JOIN refunds r ON r.user_id = u.user_id AND r.charged_on = u.day
-            ORDER BY u.user_id, u.day FOR UPDATE OF u
         ), refunded AS (
-            UPDATE prompt_usage u SET used = u.used - h.units
-            FROM held h WHERE h.user_id = u.user_id AND h.day = u.day
+            UPDATE prompt_usage u SET used = u.used - r.units, forgiven = u.forgiven + r.forgiven
+            FROM (
+                SELECT user_id, day, count(*)::integer AS units, count(*) FILTER (WHERE forgiven)::integer AS forgiven
+                FROM refunds GROUP BY user_id, day
+            ) r
+            WHERE r.user_id = u.user_id AND r.day = u.day
         )
         SELECT id FROM changed
         """,
@@ -244,33 +259,10 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> set[UUID]
         [ending.reply_tokens for ending in endings],
         [ending.delay for ending in endings],
         [ending.attempts_back for ending in endings],
+        [ending.counted for ending in endings],
+        forgiven,
     )
     return {row["id"] for row in rows}
-
-
-async def cancel(connection: Connection, user_id: UUID, prompt_id: UUID) -> Cancellation:
-    """End a prompt that has not finished, in one statement; before its first attempt it costs its user nothing."""
-    row = await connection.fetchrow(
-        """
-        WITH wanted AS (
-            SELECT id, status IN ('queued', 'running') AS unfinished FROM prompts
-            WHERE id = $2 AND user_id = $1 FOR UPDATE
-        ), changed AS (
-            UPDATE prompts p
-            SET status = 'cancelled', finished_at = now(), lease_until = NULL, leased_by = NULL
-            FROM wanted WHERE p.id = wanted.id AND wanted.unfinished
-            RETURNING p.chatroom_id, p.user_id, p.charged_on, p.attempts
-        ), refunded AS (
-            UPDATE prompt_usage u SET used = u.used - 1
-            FROM changed c WHERE c.attempts = 0 AND u.user_id = c.user_id AND u.day = c.charged_on
-        )
-        SELECT EXISTS (SELECT FROM wanted) AS found, (SELECT chatroom_id FROM changed) AS chatroom_id
-        """,
-        user_id,
-        prompt_id,
-    )
-    assert row is not None
-    return Cancellation(row["found"], row["chatroom_id"])
 
 
 async def extend_leases(connection: Connection, held: Sequence[tuple[UUID, int]], lease_seconds: float) -> set[UUID]:

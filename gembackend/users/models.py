@@ -43,7 +43,7 @@ class User(Struct, frozen=True, kw_only=True):
 
 
 class QuotaUsage(Struct, frozen=True, kw_only=True):
-    """What is used of today's quota; `daily_limit` is null when there is none."""
+    """What is used of today's quota, also by earlier accounts of the phone; `daily_limit` is null without a limit."""
 
     prompts_today: int
     daily_limit: int | None

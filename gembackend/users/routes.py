@@ -7,6 +7,8 @@ from aiohttp import web
 
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
+from gembackend.quota.phones import Phones
+from gembackend.quota.rules import Dropped
 from gembackend.quota.store import usage
 from gembackend.users import store
 from gembackend.users.cache import TokenVersions
@@ -24,13 +26,24 @@ Confirm = Callable[[UUID, str, str], Awaitable[Account]]
 
 
 class UserRoutes:
-    """The /v1/user/me endpoints."""
+    """The /v1/user/me endpoints. `dropped` is the prompt engine's."""
 
-    def __init__(self, database: Database, versions: TokenVersions, confirm: Confirm, *, daily_prompts: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        versions: TokenVersions,
+        confirm: Confirm,
+        *,
+        daily_prompts: int,
+        phones: Phones,
+        dropped: Dropped,
+    ) -> None:
         self._database = database
         self._versions = versions
         self._confirm = confirm
         self._daily_prompts = daily_prompts
+        self._phones = phones
+        self._dropped = dropped
 
     def table(self) -> list[Route]:
         """What is where."""
@@ -47,6 +60,10 @@ class UserRoutes:
                 success=204,
                 errors=("invalid_credentials", "busy"),
                 group=GROUP,
+                description=(
+                    "Rooms, messages and sessions go, and prompts that still run are closed. What was used of today's "
+                    "quota stays used: a new account of the same phone starts with it."
+                ),
             ),
         ]
 
@@ -80,10 +97,12 @@ class UserRoutes:
         body = await read_body(request, Farewell, limit=BODY_BYTES)
         session = session_of(request)
         account = await self._confirm(session.user_id, session.session_id, body.password)
-        async with self._database.connection() as connection:
-            if not await store.delete(connection, account):
-                raise Fault("invalid_credentials", "The password has just been changed.")
+        async with self._database.transaction() as connection:
+            left = await store.delete(connection, account, self._phones.name(account.phone))
+        if left is None:
+            raise Fault("invalid_credentials", "The password has just been changed.")
         self._versions.changed(account.user_id, None)
+        self._dropped(left.chatroom_ids, left.prompt_ids)
         return web.Response(status=204)
 
 

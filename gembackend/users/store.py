@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from gembackend.plumbing.postgres import Connection, affected
+from gembackend.plumbing.postgres import Connection
+from gembackend.quota import store as quota
 from gembackend.users.models import User
 
 
@@ -17,12 +18,26 @@ class Account:
     password_hash: str
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What went with a user: the rooms, and those of their prompts that had not finished."""
+
+    chatroom_ids: list[UUID]
+    prompt_ids: list[UUID]
+
+
 async def sign_up(
-    connection: Connection, user_id: UUID, phone: str, password_hash: str, name: str | None
+    connection: Connection,
+    user_id: UUID,
+    phone: str,
+    password_hash: str,
+    name: str | None,
+    phone_names: Sequence[bytes],
 ) -> User | None:
     """Make a user, or make an unverified one anew with this password and name; None when the phone is verified.
 
-    The new token version kills the codes that were made for the earlier password.
+    The new token version kills the codes that were made for the earlier password. What earlier accounts of the phone
+    have used of today's quota, under any of the `phone_names`, stays used. To be called inside a transaction.
     """
     row = await connection.fetchrow(
         """
@@ -38,7 +53,10 @@ async def sign_up(
         password_hash,
         name,
     )
-    return User(**row) if row else None
+    if row is None:
+        return None
+    await quota.carry_over(connection, row["id"], phone_names)
+    return User(**row)
 
 
 async def get(connection: Connection, user_id: UUID) -> User | None:
@@ -66,12 +84,25 @@ async def rename(connection: Connection, user_id: UUID, name: str) -> User | Non
     return User(**row) if row else None
 
 
-async def delete(connection: Connection, account: Account) -> bool:
-    """Remove a user with all that is theirs, if the password is still the one that was checked."""
-    status = await connection.execute(
-        "DELETE FROM users WHERE id = $1 AND password_hash = $2", account.user_id, account.password_hash
+async def delete(connection: Connection, account: Account, phone_name: bytes) -> Left | None:
+    """Remove a user with all that is theirs, if the password is still the one that was checked; None if it is not.
+
+    What has been used of today's quota is kept under `phone_name`, less what is refunded of prompts that never began.
+    To be called inside a transaction; user and rooms are locked first and in the order in which accepting locks them.
+    """
+    held = await connection.fetchval(
+        "SELECT id FROM users WHERE id = $1 AND password_hash = $2 FOR UPDATE", account.user_id, account.password_hash
     )
-    return affected(status) == 1
+    if held is None:
+        return None
+    rooms = await connection.fetch(
+        "SELECT id FROM chatrooms_metadata WHERE user_id = $1 ORDER BY id FOR NO KEY UPDATE", account.user_id
+    )
+    chatroom_ids = [row["id"] for row in rooms]
+    prompt_ids = await quota.give_back(connection, chatroom_ids)
+    await quota.remember(connection, account.user_id, phone_name)
+    await connection.execute("DELETE FROM users WHERE id = $1", account.user_id)
+    return Left(chatroom_ids, prompt_ids)
 
 
 async def account_of_phone(connection: Connection, phone: str) -> Account | None:

@@ -15,6 +15,12 @@ a request wait for it, at most 30 seconds; `Preference-Applied` says that it did
 
 **Sending again.** A prompt sent twice with the same `Idempotency-Key` is one prompt and one charge, for 24 hours.
 
+**The daily quota.** A Basic user may send so many prompts a UTC day; what is accepted is counted at once. A prompt that
+is cancelled, or deleted with its room, before its first attempt is not counted, nor is one that fails: `error.message`
+says so. Failures that a prompt can bring about (`content_blocked`, `gemini_rejected`, `empty_answer`,
+`incomplete_answer`, `gemini_timeout`, `gemini_error`) are given back as often a day as the daily limit has prompts, at
+least 5 times; after that they stay counted. The quota is the phone's: a new account of the same phone starts with it.
+
 **Lists** take `limit` and `cursor` and answer `next_cursor`, which is null on the last page.
 
 **Conventions.** JSON in UTF-8; ids are strings; times are RFC 3339 in UTC ending in `Z`. Unknown fields of a body are

@@ -79,7 +79,7 @@ async def test_what_writes_to_many_prompts_locks_them_in_the_order_of_their_ids(
     async def write() -> set[UUID]:
         async with engine.database.connection() as other:
             if work == "finish":
-                return await store.finish(other, [Ending(one.id, one.fence, "queued") for one in claimed])
+                return await store.finish(other, [Ending(one.id, one.fence, "queued") for one in claimed], 5)
             return await store.extend_leases(other, [(one.id, one.fence) for one in claimed], 30)
 
     async with row_locked(db, claimed[0].id):

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from gembackend.embedded.gemini import Behaviour
+from tests.listeners import listening
 from tests.whole import Whole, whole_service
 
 
@@ -104,7 +106,11 @@ async def test_the_sixth_prompt_of_a_basic_user_is_refused_until_midnight(whole:
         await whole.ask(room, f"number {number}")
     sixth = await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": "one more"})
     assert (sixth.status, sixth.code) == (429, "daily_limit_reached")
-    assert 1 <= int(sixth.headers["Retry-After"]) <= 86_400
+    # By the wall clock: whole seconds, up to the first moment of the day in which there are prompts again.
+    comes_back = datetime.now(UTC) + timedelta(seconds=int(sixth.headers["Retry-After"]))
+    midnight = comes_back.replace(hour=0, minute=0, second=0, microsecond=0)
+    assert timedelta(0) <= comes_back - midnight < timedelta(seconds=30)
+    assert midnight - timedelta(days=1) <= datetime.now(UTC) < midnight
     me = (await whole.client.call("GET", "/v1/user/me")).body
     assert (me["usage"]["prompts_today"], me["usage"]["daily_limit"]) == (5, 5)
     await whole.make_pro()
@@ -123,6 +129,34 @@ async def test_an_idempotency_key_gives_the_same_prompt_again(whole: Whole) -> N
     other = await whole.client.call("POST", path, {"prompt": "twice"}, headers={"Idempotency-Key": "k-1"})
     assert (other.status, other.code) == (422, "idempotency_key_reused")
     assert whole.gemini.arrived == 1
+
+
+async def test_an_idempotency_key_is_kept_for_24_hours_and_then_is_as_good_as_new(whole: Whole) -> None:
+    room, key = await whole.room(), {"Idempotency-Key": "k-1"}
+    path = f"/v1/chatroom/{room}/message"
+
+    async def aged(prompt_id: str, age: str) -> None:
+        async with whole.service.database.connection() as connection:
+            await connection.execute(
+                "UPDATE prompts SET created_at = now() - $2::text::interval WHERE id = $1::text::uuid", prompt_id, age
+            )
+
+    first = await whole.ask(room, "once", **key)
+    await aged(first["id"], "23 hours 59 minutes")
+    again = await whole.client.call("POST", path, {"prompt": "once"}, headers=key)
+    assert (again.status, again.body["id"]) == (202, first["id"])
+    other = await whole.client.call("POST", path, {"prompt": "twice"}, headers=key)
+    assert (other.status, other.code) == (422, "idempotency_key_reused")
+    await aged(first["id"], "24 hours 1 minute")
+    second = await whole.ask(room, "twice", **key)
+    assert second["id"] != first["id"] and second["status"] == "answered"
+    assert (await whole.ask(room, "twice", **key))["id"] == second["id"], "the key is the new prompt's now"
+    assert (await whole.client.call("GET", f"/v1/prompt/{first['id']}")).body["status"] == "answered"
+    assert whole.gemini.arrived == 2
+    async with whole.service.database.connection() as connection:
+        assert await connection.fetchval("SELECT used FROM prompt_usage") == 2
+        keys = await connection.fetch("SELECT id::text, idempotency_key FROM prompts")
+    assert dict(map(tuple, keys)) == {first["id"]: None, second["id"]: "k-1"}
 
 
 async def test_a_failed_prompt_says_why_and_is_no_message(whole: Whole) -> None:
@@ -218,14 +252,21 @@ async def test_a_chatroom_counts_what_is_in_it(whole: Whole) -> None:
     gate.set()
 
 
-async def test_deleting_a_room_drops_its_running_prompt(whole: Whole) -> None:
-    room, gate = await whole.room(), asyncio.Event()
-    whole.gemini.script(Behaviour(hold=gate))
-    sent = await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": "two"})
-    await whole.gemini.wait_for_calls(1)
-    assert (await whole.client.call("DELETE", f"/v1/chatroom/{room}")).status == 204
-    gate.set()
-    assert (await whole.client.call("GET", sent.headers["Location"])).status == 404
+async def test_deleting_a_room_closes_its_running_prompt_and_tells_who_waits_and_who_listens(whole: Whole) -> None:
+    room, message = await whole.room(), {"prompt": "two"}
+    whole.gemini.script(Behaviour(hang=True))
+    async with listening(whole.service.url, room, whole.client.token) as listener:
+        path = f"/v1/chatroom/{room}/message"
+        waiting = asyncio.create_task(whole.client.call("POST", path, message, headers={"Prefer": "wait=30"}))
+        running = (await listener.until("prompt.running"))[-1].data
+        await whole.gemini.wait_for_calls(1)
+        assert (await whole.client.call("DELETE", f"/v1/chatroom/{room}")).status == 204
+        async with asyncio.timeout(15):
+            assert (await waiting).status == 404, "long before it would have given up"
+            assert await listener.rest() == []
+    await whole.gemini.wait_until(lambda: whole.gemini.calls[0].cancelled)
+    assert (await whole.client.call("GET", f"/v1/prompt/{running['id']}")).status == 404
+    assert (await whole.client.call("GET", "/v1/user/me")).body["usage"]["prompts_today"] == 1
     assert (await whole.ask(await whole.room(), "still well?"))["status"] == "answered"
 
 

@@ -13,11 +13,13 @@ from gembackend.chatrooms import store as chatrooms
 from gembackend.messages import store as messages
 from gembackend.messages.rules import NewPrompt
 from gembackend.plumbing.ids import new_id
-from gembackend.prompts import store, upkeep_store
+from gembackend.prompts import cancel_store, store, upkeep_store
 from gembackend.prompts.store import Ending
+from gembackend.quota import store as quota
 
 ROOMS, EACH, LONG = 1500, 20, 10_000
 BATCH = 64
+PHONE = "+14155550100"
 
 
 class Counting:
@@ -61,7 +63,7 @@ Work = Callable[[Any], Awaitable[object]]
 @pytest.fixture(params=["analysed when it was empty", "analysed when everything was answered"])
 async def burst(request: pytest.FixtureRequest, db: asyncpg.Connection) -> asyncpg.Connection:
     """A connection to a database with a burst of prompts that its statistics know nothing of."""
-    await db.execute("INSERT INTO users (id, phone, password_hash) VALUES (gen_random_uuid(), '+14155550100', 'x')")
+    await db.execute("INSERT INTO users (id, phone, password_hash) VALUES (gen_random_uuid(), $1, 'x')", PHONE)
     if "answered" in request.param:
         await _rooms(db, "old", 100)
         await db.execute(
@@ -76,11 +78,22 @@ async def burst(request: pytest.FixtureRequest, db: asyncpg.Connection) -> async
     await _rooms(db, "long", 1)
     await db.execute(
         """
-        INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, status, request_id, available_at)
-        SELECT gen_random_uuid(), user_id, id, 1000 + n, 'hi', 'queued', 'test', now() - interval '1 minute'
+        INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, status, request_id, available_at, charged_on)
+        SELECT gen_random_uuid(), user_id, id, 1000 + n, 'hi', 'queued', 'test', now() - interval '1 minute',
+               current_date
         FROM chatrooms_metadata, generate_series(1, $1::integer) n WHERE name = 'new'
         """,
         EACH,
+    )
+    await db.execute(
+        """
+        INSERT INTO prompt_usage SELECT id, current_date - n, 30000 FROM users, generate_series(0, 9) n;
+        WITH others AS (
+            INSERT INTO users (id, phone, password_hash) SELECT gen_random_uuid(), '+1555000' || n, 'x'
+            FROM generate_series(1000, 2999) n RETURNING id
+        )
+        INSERT INTO prompt_usage SELECT id, current_date - n, 5 FROM others, generate_series(0, 9) n
+        """
     )
     await db.execute(
         """
@@ -103,12 +116,16 @@ async def test_in_a_burst_no_hot_statement_touches_more_pages_than_its_result_ne
     burst: asyncpg.Connection, mode: str
 ) -> None:
     await burst.execute(f"SET plan_cache_mode = {mode}")
-    found = await burst.fetch("SELECT id FROM chatrooms_metadata WHERE name = 'new' LIMIT $1", 2 * BATCH)
-    rooms, others = [row["id"] for row in found[:BATCH]], [row["id"] for row in found[BATCH:]]
-    user_id = await burst.fetchval("SELECT id FROM users")
+    found = await burst.fetch("SELECT id FROM chatrooms_metadata WHERE name = 'new' LIMIT $1", 3 * BATCH)
+    rooms, others, worse = ([row["id"] for row in found[n * BATCH : (n + 1) * BATCH]] for n in range(3))
+    user_id = await burst.fetchval("SELECT id FROM users WHERE phone = $1", PHONE)
     claimed = await _claim(burst, rooms)
     assert len(claimed) == BATCH
     endings = [Ending(one.id, one.fence, "answered", response_id=str(one.id), reply="ho") for one in claimed]
+    failures = [
+        Ending(one.id, one.fence, "failed", error_code="x", error_message="x", counted="y" if number % 2 else None)
+        for number, one in enumerate(await _claim(burst, worse))
+    ]
     held = [(one.id, one.fence) for one in claimed]
     news = [NewPrompt(new_id(), user_id, room, "hi", f"key {room}", "test") for room in rooms]
     a_prompt = claimed[0].id
@@ -117,10 +134,12 @@ async def test_in_a_burst_no_hot_statement_touches_more_pages_than_its_result_ne
     statements: dict[str, tuple[Work, int]] = {
         "claim": (lambda c: _claim(c, others), 50 * BATCH),
         "rooms with due heads": (lambda c: store.rooms_with_due_heads(c, others), 10 * BATCH),
-        "finish": (lambda c: store.finish(c, endings), 150 * BATCH),
+        "finish": (lambda c: store.finish(c, endings, 5), 150 * BATCH),
+        "finish with failures": (lambda c: store.finish(c, failures, 5), 150 * BATCH),
         "extend leases": (lambda c: store.extend_leases(c, held, 30), 50 * BATCH),
         "accept": (lambda c: store.accept(c, news, 1000, 1000, 1000), 150 * BATCH),
-        "cancel": (lambda c: store.cancel(c, user_id, a_prompt), 150),
+        "cancel": (lambda c: cancel_store.cancel(c, user_id, a_prompt), 150),
+        "give back": (lambda c: quota.give_back(c, others), 50 * EACH * BATCH),
         "waiting rooms": (lambda c: upkeep_store.waiting_rooms(c, 2.0, 1000), 5 * upkeep_store.LOOKED_AT),
         "finished among": (lambda c: upkeep_store.finished_among(c, [one.id for one in claimed]), 10 * BATCH),
         "room states": (lambda c: upkeep_store.room_states(c, rooms), 50 * BATCH),
@@ -163,10 +182,11 @@ async def _rooms(db: asyncpg.Connection, name: str, count: int) -> None:
     await db.execute(
         """
         INSERT INTO chatrooms_metadata (id, user_id, name, last_sequence)
-        SELECT gen_random_uuid(), (SELECT id FROM users), $1, 2000 FROM generate_series(1, $2::integer)
+        SELECT gen_random_uuid(), (SELECT id FROM users WHERE phone = $3), $1, 2000 FROM generate_series(1, $2::integer)
         """,
         name,
         count,
+        PHONE,
     )
 
 

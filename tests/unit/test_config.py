@@ -33,15 +33,66 @@ def test_dev_needs_nothing() -> None:
     assert settings.data_dir == Path(".data").resolve()
 
 
-def test_serve_takes_the_defaults_of_the_contract() -> None:
-    settings = config.load(PRODUCTION, "serve")
-    assert (settings.environment, settings.server_host, settings.log_format) == ("production", "0.0.0.0", "json")
-    assert settings.public_base_url == "http://127.0.0.1:3000"
-    assert (settings.database_pool_size, settings.database_pooler) == (10, "auto")
-    assert settings.auth_rate_limit == RateLimit(30, 300)
-    assert (settings.prompt_workers, settings.prompt_lease_seconds, settings.prompt_max_attempts) == (64, 30, 5)
-    assert (settings.prompt_backlog_limit, settings.prompt_room_limit) == (10_000, 20)
-    assert (settings.gemini_model, settings.gemini_fallback_model) == ("gemini-2.5-flash-lite", None)
+DEFAULTS: dict[str, object] = {
+    "environment": "production",
+    "server_host": "0.0.0.0",
+    "server_port": 3000,
+    "metrics_port": None,
+    "public_base_url": "http://127.0.0.1:3000",
+    "trusted_proxies": (),
+    "database_pool_size": 10,
+    "database_pooler": "auto",
+    "database_connect_seconds": 5,
+    "jwt_previous_keys": (),
+    "jwt_ttl_seconds": 1200,
+    "otp_ttl_seconds": 300,
+    "otp_resend_seconds": 30,
+    "otp_max_attempts": 5,
+    "auth_rate_limit": RateLimit(30, 300),
+    "basic_daily_prompts": 5,
+    "prompt_max_chars": 8000,
+    "prompt_workers": 64,
+    "prompt_history_messages": 20,
+    "prompt_max_attempts": 5,
+    "prompt_lease_seconds": 30,
+    "prompt_backlog_limit": 10_000,
+    "prompt_room_limit": 20,
+    "gemini_model": "gemini-2.5-flash-lite",
+    "gemini_fallback_model": None,
+    "gemini_endpoint": None,
+    "gemini_timeout_seconds": 30,
+    "stripe_secret_key": None,
+    "pro_price_ids": (),
+    "stripe_webhook_signing_secrets": (),
+    "stripe_api_base": None,
+    "past_due_grace_days": 7,
+    "shutdown_grace_seconds": 25,
+    "traces_endpoint": None,
+    "log_level": "info",
+    "log_format": "json",
+    "data_dir": Path(".data").resolve(),
+}
+"""What `serve` is promised to do where nothing says otherwise."""
+
+DEFAULTS_OF_DEV: dict[str, object] = {
+    "environment": "development",
+    "server_host": "127.0.0.1",
+    "otp_delivery": "response",
+    "log_format": "console",
+    "database_url": None,
+    "redis_url": None,
+    "jwt_secret_key": None,
+    "gemini_api_key": None,
+}
+"""What `dev` does differently, or needs nothing for."""
+
+
+def test_every_default_is_the_one_that_is_promised() -> None:
+    served, developed = config.load(PRODUCTION, "serve"), config.load({}, "dev")
+    assert {name: getattr(served, name) for name in DEFAULTS} == DEFAULTS
+    promised = {**DEFAULTS, **DEFAULTS_OF_DEV}
+    assert {name: getattr(developed, name) for name in promised} == promised
+    assert config.load({**PRODUCTION, "SERVER_PORT": "8080"}, "serve").public_base_url == "http://127.0.0.1:8080"
 
 
 def test_serve_without_anything_names_every_variable_at_once() -> None:

@@ -139,6 +139,44 @@ def test_the_documented_table_is_the_one_in_the_code() -> None:
     assert rows == table()
 
 
+def test_what_stays_charged_is_documented_as_it_is_told() -> None:
+    documented = Path(__file__).parents[2].joinpath("ops/outcomes.md").read_text()
+    told = [f"- `{code}`: {message}" for code, message in outcome.COUNTED.items()]
+    assert [line for line in documented.splitlines() if line.startswith("- `")] == told
+    assert all("was counted" in message for message in outcome.COUNTED.values())
+    assert all("not counted" in message for message in outcome.MESSAGES.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "bounded"),
+    [
+        (reply("", "SAFETY"), True),
+        (reply("", "STOP", "PROHIBITED_CONTENT"), True),
+        (reply(""), True),
+        (reply("half", "OTHER"), True),
+        (of_failure(status="INVALID_ARGUMENT", retry_after=None), True),
+        (of_failure(status="TIMEOUT", retry_after=None), True),
+        (of_failure(status="INTERNAL", retry_after=None), True),
+        (of_failure(status="UNAVAILABLE", retry_after=None), False),
+        (of_failure(status="RESOURCE_EXHAUSTED", retry_after=None), False),
+        (of_failure(status="PERMISSION_DENIED", retry_after=None), False),
+        (of_failure(status="NOT_FOUND", retry_after=None), False),
+        (outcome.WORKER_LOST, False),
+    ],
+)
+def test_what_a_prompt_can_bring_about_is_given_back_with_a_bound_and_what_is_our_fault_always(
+    value: Outcome, bounded: bool
+) -> None:
+    settled = settle(value, attempt=5)
+    assert isinstance(settled, GiveUp)
+    assert settled.counted == (outcome.COUNTED[settled.code] if bounded else None)
+
+
+def test_a_prompt_is_not_to_blame_while_gemini_as_a_whole_is_down() -> None:
+    settled = settle(of_failure(status="INTERNAL", retry_after=None), attempt=5, outage=True)
+    assert isinstance(settled, GiveUp) and settled.counted is None
+
+
 def table() -> list[str]:
     """The rows of `ops/outcomes.md`, in order: statuses, finish reasons, block reasons, empty text, messages."""
     lines = [f"| `{name}` | {row(rule)} | {rule.health} |" for name, rule in outcome.STATUSES.items()]

@@ -50,6 +50,14 @@ async def row_locked(connection: asyncpg.Connection, prompt_id: UUID) -> AsyncIt
         yield
 
 
+@asynccontextmanager
+async def commits_held(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Nothing can be stored for the moment, though everything can be read: whoever stores waits."""
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE prompt_usage IN SHARE MODE")
+        yield
+
+
 async def somebody_waits(engine: Engine) -> None:
     """Wait until a statement waits for a lock."""
 

@@ -60,6 +60,7 @@ COMMIT_BATCH = _histogram("commit_batch_size", "Outcomes stored in one commit.",
 ACCEPT_SECONDS = _histogram("accept_duration_seconds", "Time of one accepting transaction.")
 CLAIM_SECONDS = _histogram("claim_duration_seconds", "Time of one batched claim.")
 COMMIT_SECONDS = _histogram("commit_duration_seconds", "Time of one batched commit of outcomes.")
+ENDINGS_ASIDE = _gauge("endings_put_aside", "Outcomes not stored yet, because their rows are locked or take too long.")
 STALE_WRITES = _counter("stale_writes", "Outcomes that came after another process had taken the prompt over.")
 TAKEOVERS = _counter("takeovers", "Prompts claimed after another process's lease ran out.")
 LEASES_LOST = _counter("leases_lost", "Prompts whose lease another process took over while they ran here.")

@@ -1,43 +1,43 @@
 """Stores what attempts ended in, many in one commit, and moves each room on to its next prompt."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic, time, time_ns
 from uuid import UUID
-
-import asyncpg
 
 from gembackend.actors import Actor, Mailbox
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
-from gembackend.plumbing.postgres import Database
-from gembackend.prompts import spans, store
+from gembackend.prompts import spans
 from gembackend.prompts.admission import Admission
+from gembackend.prompts.aside import Aside
 from gembackend.prompts.claims import Claims
-from gembackend.prompts.endings import ending_of, unstorable
+from gembackend.prompts.endings import ending_of
 from gembackend.prompts.feed import Feed
 from gembackend.prompts.live import Live
 from gembackend.prompts.outcome import Retry
 from gembackend.prompts.pool import Ended, Run, WorkerPool
 from gembackend.prompts.store import Ending
+from gembackend.prompts.storing import Storing
 from gembackend.prompts.writer import Done, Finished, StreamWriter, Wake
 
 log = logs.logger(__name__)
 
 BATCH = 64
-PAUSE_SECONDS = 0.25
 
 
 class Committer(Actor):
     """Takes whatever ended during its last commit and stores it in one statement.
 
     Then, in a new statement that sees what was accepted meanwhile, it claims the next prompt of each room, and
-    acknowledges the hints of rooms that have none. While the database is away it holds on to what it has.
+    acknowledges the hints of rooms that have none. While the database is away it holds on to what it has; one whose
+    rows are locked, or that takes too long, is put aside and holds up nobody else.
     """
 
     def __init__(
         self,
-        database: Database,
+        storing: Storing,
         endings: Mailbox[Ended],
         claims: Claims,
         pool: WorkerPool,
@@ -45,11 +45,10 @@ class Committer(Actor):
         live: Live,
         feed: Feed,
         admission: Admission,
-        *,
-        forgiven: int,
     ) -> None:
         super().__init__("committer")
-        self._database = database
+        self._storing = storing
+        self._aside = Aside()
         self._endings = endings
         self._claims = claims
         self._pool = pool
@@ -57,7 +56,6 @@ class Committer(Actor):
         self._live = live
         self._feed = feed
         self._admission = admission
-        self._forgiven = forgiven
 
     def wind_down(self) -> None:
         """Store what has been reported, then end."""
@@ -65,51 +63,39 @@ class Committer(Actor):
 
     async def run(self) -> None:
         """Commit in batches until closed and empty."""
-        while batch := await self._endings.drain(BATCH):
-            mine = [ended for ended in batch if not ended.run.lost]
-            endings = [ending_of(ended.run.claimed, ended.result) for ended in mine]
+        while batch := await self._next():
+            endings = {ended: ending_of(ended.run.claimed, ended.result) for ended in batch if not ended.run.lost}
             begun = time_ns()
-            stored = await self._store(endings)
-            self._report(mine, endings, stored, begun)
-            await self._move_on(batch, endings)
+            stored = await self._storing.store(list(endings.values()))
+            for ended, ending in list(endings.items()):
+                if why := stored.delayed.get(ending.id):
+                    self._aside.put(ended, why, monotonic())
+                    batch.remove(ended)
+                    del endings[ended]
+                else:
+                    self._aside.done(ending.id)
+            self._report(endings, stored.changed, begun)
+            await self._move_on(batch, list(endings.values()))
 
-    async def _store(self, endings: Sequence[Ending]) -> dict[UUID, Ending]:
-        """Store endings until it is done; tells what was stored of each prompt whose fence was not stale.
+    async def _next(self) -> list[Ended]:
+        """What has ended, or else what was put aside and is due; empty at the end."""
+        while (wait := self._aside.seconds_left(monotonic())) is not None:
+            if self._endings.closed and not len(self._endings):
+                await asyncio.sleep(wait)
+            elif wait > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        return await self._endings.drain(BATCH)
+            if due := self._aside.take(monotonic()):
+                return due
+        return await self._endings.drain(BATCH)
 
-        A row that PostgreSQL refuses is singled out and does not stop the rest.
-        """
-        while endings:
-            begun = monotonic()
-            try:
-                async with self._database.connection() as connection:
-                    changed = await store.finish(connection, endings, self._forgiven)
-            except Fault as fault:
-                log.warning("commit_waits", count=len(endings), fault=fault.code.name)
-                await asyncio.sleep(PAUSE_SECONDS)
-                continue
-            except (asyncpg.PostgresError, ValueError) as error:
-                if len(endings) > 1:
-                    middle = len(endings) // 2
-                    return await self._store(endings[:middle]) | await self._store(endings[middle:])
-                log.warning("ending_refused", prompt_id=str(endings[0].id), error=type(error).__name__)
-                substitute = unstorable(endings[0], taken=isinstance(error, asyncpg.UniqueViolationError))
-                if substitute is None:
-                    return {}
-                endings = [substitute]
-                continue
-            metrics.COMMIT_SECONDS.observe(monotonic() - begun)
-            metrics.COMMIT_BATCH.observe(len(endings))
-            return {ending.id: ending for ending in endings if ending.id in changed}
-        return {}
-
-    def _report(
-        self, batch: Sequence[Ended], endings: Sequence[Ending], stored: dict[UUID, Ending], begun: int
-    ) -> None:
+    def _report(self, endings: Mapping[Ended, Ending], stored: Mapping[UUID, Ending], begun: int) -> None:
         """Count and log what was stored since `begun` (ns since 1970), and tell whoever waits for it."""
         finished: list[UUID] = []
-        for ended, wanted in zip(batch, endings, strict=True):
+        for ended, wanted in endings.items():
             claimed, stale, ending = ended.run.claimed, wanted.id not in stored, stored.get(wanted.id, wanted)
-            with spans.committing(claimed, ended.run.span, ending, begun=begun, batch=len(batch), stale=stale):
+            with spans.committing(claimed, ended.run.span, ending, begun=begun, batch=len(endings), stale=stale):
                 if stale:
                     metrics.STALE_WRITES.inc()
                     log.warning("stale_write", prompt_id=str(ending.id), fence=ending.fence)
@@ -129,7 +115,7 @@ class Committer(Actor):
                         attempts=claimed.attempt,
                         seconds=round(seconds, 4),
                     )
-        self._feed.changed(ended.run.claimed.chatroom_id for ended in batch if ended.run.claimed.id in stored)
+        self._feed.changed(ended.run.claimed.chatroom_id for ended in endings if ended.run.claimed.id in stored)
         if finished:
             self._admission.finished(len(finished))
             self._live.finished(finished)
@@ -148,7 +134,7 @@ class Committer(Actor):
             claimed, waiting = [], ready
         if self._pool.stopping.is_set():
             # The drain began during the claim: nothing is begun any more.
-            await self._store([ending_of(prompt, None) for prompt in claimed])
+            await self._storing.store([ending_of(prompt, None) for prompt in claimed])
             waiting, claimed = waiting + [prompt.chatroom_id for prompt in claimed], []
         for ended in batch:
             self._pool.release(ended.run)

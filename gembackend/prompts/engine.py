@@ -26,6 +26,7 @@ from gembackend.prompts.live import FinishPoll, Live
 from gembackend.prompts.pool import Ended, WorkerPool
 from gembackend.prompts.reader import Reader
 from gembackend.prompts.redis_state import RedisState
+from gembackend.prompts.storing import Storing
 from gembackend.prompts.stream import Stream
 from gembackend.prompts.sweeper import Sweeper
 from gembackend.prompts.writer import StreamWriter
@@ -66,17 +67,8 @@ class PromptEngine:
             Breaker(min(BREAKER_THRESHOLD, settings.prompt_max_attempts)),
             max_attempts=settings.prompt_max_attempts,
         )
-        committer = Committer(
-            database,
-            endings,
-            claims,
-            pool,
-            writer,
-            self.live,
-            self.feed,
-            admission,
-            forgiven=forgiven_a_day(settings.basic_daily_prompts),
-        )
+        storing = Storing(database, forgiven=forgiven_a_day(settings.basic_daily_prompts))
+        committer = Committer(storing, endings, claims, pool, writer, self.live, self.feed, admission)
         self.intake = Intake(
             database,
             writer,

@@ -39,7 +39,7 @@ class Run:
     span: Span = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ended:
     """A run that is over. `result` is None when it was cut off: by a drain, or, if `run.lost`, by a takeover."""
 

@@ -56,6 +56,14 @@ class Ending:
     counted: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Which prompts were changed, and which were not because somebody else has locked a row; the others are stale."""
+
+    changed: set[UUID]
+    locked: set[UUID]
+
+
 async def accept(
     connection: Connection, prompts: Sequence[NewPrompt], daily_prompts: int, room_limit: int, backlog_room: int
 ) -> list[Verdict]:
@@ -175,11 +183,12 @@ async def claim(
     ]
 
 
-async def finish(connection: Connection, endings: Sequence[Ending], forgiven: int) -> set[UUID]:
+async def finish(connection: Connection, endings: Sequence[Ending], forgiven: int) -> Finished:
     """Store a batch of endings in one statement: status, messages and refunds together.
 
-    Returns the ids that were changed. One whose fence is stale is not among them, and nothing of it is stored. Rows are
-    locked in the order of their ids, as `extend_leases` does, so that nobody waits in a circle.
+    Of one whose fence is stale nothing is stored, nor of one whose prompt, room or user somebody else has locked: it is
+    not waited for, so that a lock holds up nobody else's answer. Rows are locked in the order of the prompts' ids, as
+    `extend_leases` does, so that nobody waits in a circle.
 
     A failure gives the unit back to the day that it was charged to. Of those with `counted`, which their prompts may
     have brought about, a Basic user gets `forgiven` of a day back; the others stay charged, and say so.
@@ -191,12 +200,23 @@ async def finish(connection: Connection, endings: Sequence[Ending], forgiven: in
                                  $8::integer[], $9::integer[], $10::float8[], $11::integer[], $12::text[])
                 AS t (id, fence, status, error_code, error_message, response_id, reply,
                       prompt_tokens, reply_tokens, delay, attempts_back, counted)
-        ), mine AS MATERIALIZED (
-            SELECT p.id, p.user_id, p.charged_on, e.status, e.counted IS NOT NULL AS provoked
-            FROM (SELECT id, fence, status, counted FROM ended ORDER BY id) e, LATERAL (
-                SELECT id, fence, status, user_id, charged_on FROM prompts WHERE id = e.id OFFSET 0 FOR UPDATE
+        ), wanted AS MATERIALIZED (
+            SELECT p.id, p.fence, p.chatroom_id, p.user_id, e.status, e.counted
+            FROM ended e, LATERAL (
+                SELECT id, fence, status, chatroom_id, user_id FROM prompts WHERE id = e.id OFFSET 0
             ) p
             WHERE p.fence = e.fence AND p.status = 'running'
+        ), mine AS MATERIALIZED (
+            SELECT p.id, p.user_id, p.charged_on, w.status, w.counted IS NOT NULL AS provoked
+            FROM (SELECT * FROM wanted ORDER BY id) w, LATERAL (
+                SELECT id, fence, status, user_id, charged_on FROM prompts
+                WHERE id = w.id OFFSET 0 FOR UPDATE SKIP LOCKED
+            ) p, LATERAL (
+                SELECT FROM chatrooms_metadata WHERE id = w.chatroom_id OFFSET 0 FOR KEY SHARE SKIP LOCKED
+            ) room, LATERAL (
+                SELECT FROM users WHERE id = w.user_id OFFSET 0 FOR KEY SHARE SKIP LOCKED
+            ) owner
+            WHERE p.fence = w.fence AND p.status = 'running'
         ), charged AS MATERIALIZED (
             SELECT id, user_id, charged_on AS day, provoked,
                    row_number() OVER (PARTITION BY user_id, charged_on, provoked ORDER BY id) AS place
@@ -246,7 +266,7 @@ async def finish(connection: Connection, endings: Sequence[Ending], forgiven: in
             ) r
             WHERE r.user_id = u.user_id AND r.day = u.day
         )
-        SELECT id FROM changed
+        SELECT id, id IN (SELECT id FROM changed) AS changed FROM wanted
         """,
         [ending.id for ending in endings],
         [ending.fence for ending in endings],
@@ -262,7 +282,9 @@ async def finish(connection: Connection, endings: Sequence[Ending], forgiven: in
         [ending.counted for ending in endings],
         forgiven,
     )
-    return {row["id"] for row in rows}
+    return Finished(
+        changed={row["id"] for row in rows if row["changed"]}, locked={row["id"] for row in rows if not row["changed"]}
+    )
 
 
 async def extend_leases(connection: Connection, held: Sequence[tuple[UUID, int]], lease_seconds: float) -> set[UUID]:

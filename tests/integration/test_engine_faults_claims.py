@@ -34,7 +34,7 @@ async def test_a_write_with_a_stale_fence_changes_no_row(engine: Engine, db: asy
         ending = Ending(prompt_id, stale.fence, status, response_id="r", reply="late")
         if status == "failed":
             ending = replace(ending, error_code="late", error_message="late")
-        assert await store.finish(db, [ending], 5) == set()
+        assert (await store.finish(db, [ending], 5)).changed == set()
     assert await store.extend_leases(db, [(prompt_id, stale.fence)], 99) == set()
     assert await db.fetch("SELECT * FROM prompts") == before
     assert await db.fetchval("SELECT count(*) FROM chatrooms_messages") == 0
@@ -58,13 +58,15 @@ async def test_what_has_finished_is_never_claimed_again(engine: Engine, db: asyn
     prompt_id = await queued(engine, room, "hi")
     (claimed,) = await claim(db, room[1])
     error = ("code", "text") if status == "failed" else (None, None)
-    assert await store.finish(
+    finished = await store.finish(
         db, [Ending(prompt_id, claimed.fence, status, *error, response_id="r", reply="done")], 5
-    ) == {prompt_id}
+    )
+    assert finished.changed == {prompt_id}
     assert await claim(db, room[1]) == []
-    assert await store.finish(
+    again = await store.finish(
         db, [Ending(prompt_id, claimed.fence, status, *error, response_id="x", reply="twice")], 5
-    ) == (set())
+    )
+    assert again.changed == again.locked == set()
 
 
 async def test_a_prompt_that_outlived_every_attempt_is_only_given_up(engine: Engine, db: asyncpg.Connection) -> None:

@@ -11,14 +11,13 @@ from gembackend.embedded.gemini import Behaviour
 from gembackend.gemini.client import Gemini
 from gembackend.gemini.faults import Reply
 from gembackend.messages.rules import NewPrompt
-from gembackend.plumbing import metrics
+from gembackend.plumbing import metrics, pooler
 from gembackend.plumbing.ids import new_id
 from gembackend.prompts import store
-from gembackend.prompts.store import Ending
 from gembackend.prompts.stream import STREAM
 from gembackend.prompts.upkeep_store import replay
 from tests.engine import Engine, running
-from tests.faults import at_rest, claim, entries, queued, row_locked, somebody_waits
+from tests.faults import at_rest, claim, commits_held, entries, queued, row_locked, somebody_waits
 
 
 @pytest.fixture
@@ -32,8 +31,7 @@ async def test_a_hint_is_acknowledged_only_after_the_commit(engine: Engine, db: 
     engine.gemini.default = Behaviour(hold=answer)
     verdict = await engine.send(room, "hi")
     await engine.gemini.wait_for_calls(1)
-    assert verdict.prompt_id is not None
-    async with row_locked(db, verdict.prompt_id):
+    async with commits_held(db):
         answer.set()
         await somebody_waits(engine)
         assert await entries(engine) == (1, 1)
@@ -47,28 +45,79 @@ async def test_two_prompts_of_a_room_that_end_in_one_batch_both_let_their_hints_
     elsewhere, room = await engine.room(), await engine.room()
     first, together = asyncio.Event(), asyncio.Event()
     engine.gemini.rule(lambda call: Behaviour(hold=first if call.prompt == "first" else together))
-    held = await engine.send(elsewhere, "first")
+    await engine.send(elsewhere, "first")
     taken_back = await engine.send(room, "cancelled just when it is answered")
+    behind = await engine.send(room, "behind it")
     await engine.gemini.wait_for_calls(2)
-    assert held.prompt_id and taken_back.prompt_id
-    async with row_locked(db, held.prompt_id):
+    async with commits_held(db):
         first.set()
         await somebody_waits(engine)
         # The committer waits; what ends now is taken together.
         together.set()
-        await engine.gemini.wait_until(lambda: all(call.finished for call in engine.gemini.calls))
-        assert await engine.engine.canceller.cancel(room[0], taken_back.prompt_id) == "cancelled"
-        behind = await engine.send(room, "behind it")
+        await engine.gemini.wait_until(lambda: engine.gemini.calls[1].finished is not None)
+        await engine.fetch(
+            "UPDATE prompts SET status = 'cancelled', finished_at = now(), lease_until = NULL WHERE id = $1",
+            taken_back.prompt_id,
+        )
+        await engine.redis.xadd(STREAM, {"chatroom": str(room[1])})
         await engine.gemini.wait_for_calls(3)
         await engine.gemini.wait_until(lambda: all(call.finished for call in engine.gemini.calls))
     assert (await engine.finished(room, behind.prompt_id)).status == "answered"
     await at_rest(engine)
 
 
-@pytest.mark.parametrize("work", ["finish", "extend leases"])
-async def test_what_writes_to_many_prompts_locks_them_in_the_order_of_their_ids(
-    engine: Engine, db: asyncpg.Connection, work: str
+@pytest.mark.parametrize("table", ["prompts", "chatrooms_metadata", "users"])
+async def test_an_answer_whose_rows_somebody_has_locked_holds_up_no_other_and_is_stored_afterwards(
+    engine: Engine, db: asyncpg.Connection, table: str
 ) -> None:
+    answer = asyncio.Event()
+    engine.gemini.default = Behaviour(hold=answer)
+    rooms = [await engine.room() for _ in range(6)]
+    sent = [await engine.send(room, "hi") for room in rooms]
+    await engine.gemini.wait_for_calls(len(sent))
+    row = {"prompts": sent[0].prompt_id, "chatrooms_metadata": rooms[0][1], "users": rooms[0][0]}[table]
+    async with db.transaction():
+        await db.execute(f"SELECT FROM {table} WHERE id = $1 FOR UPDATE", row)
+        answer.set()
+        for room, verdict in list(zip(rooms, sent, strict=True))[1:]:
+            assert (await engine.finished(room, verdict.prompt_id)).status == "answered"
+        later = await engine.room()
+        assert (await engine.ask(later, "and goes on")).status == "answered"
+        assert (await engine.prompt(rooms[0], sent[0].prompt_id)).status == "running"
+        assert metrics.ENDINGS_ASIDE._value.get() == 1
+    prompt = await engine.finished(rooms[0], sent[0].prompt_id)
+    assert (prompt.status, prompt.attempts) == ("answered", 1)
+    await at_rest(engine)
+
+
+async def test_one_row_that_takes_too_long_to_store_is_singled_out_and_holds_up_no_other(
+    engine: Engine, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooler, "_SET", pooler._SET.replace("'1.3s'", "'200ms'"))
+    await db.execute(
+        """
+        CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$;
+        CREATE TRIGGER dawdle BEFORE INSERT ON chatrooms_messages FOR EACH ROW
+            WHEN (NEW.content = 'slow') EXECUTE FUNCTION dawdle();
+        """
+    )
+    answer = asyncio.Event()
+    engine.gemini.default = Behaviour(hold=answer)
+    rooms = [await engine.room() for _ in range(6)]
+    sent = [await engine.send(room, "slow" if number == 2 else "hi") for number, room in enumerate(rooms)]
+    await engine.gemini.wait_for_calls(len(sent))
+    await engine.database.close()
+    await engine.database.open()
+    answer.set()
+    for number, (room, verdict) in enumerate(zip(rooms, sent, strict=True)):
+        if number != 2:
+            assert (await engine.finished(room, verdict.prompt_id)).status == "answered"
+    await db.execute("DROP TRIGGER dawdle ON chatrooms_messages")
+    assert (await engine.finished(rooms[2], sent[2].prompt_id)).status == "answered"
+    await at_rest(engine)
+
+
+async def test_leases_are_extended_in_the_order_of_the_prompts_ids(engine: Engine, db: asyncpg.Connection) -> None:
     for actor in reversed(engine.engine.actors):
         await actor.stop(1)
     rooms = [await engine.room() for _ in range(20)]
@@ -76,18 +125,16 @@ async def test_what_writes_to_many_prompts_locks_them_in_the_order_of_their_ids(
         await queued(engine, room, "hi")
     claimed = sorted(await claim(db, *(room for _, room in rooms)), key=lambda one: one.id, reverse=True)
 
-    async def write() -> set[UUID]:
+    async def extend() -> set[UUID]:
         async with engine.database.connection() as other:
-            if work == "finish":
-                return await store.finish(other, [Ending(one.id, one.fence, "queued") for one in claimed], 5)
             return await store.extend_leases(other, [(one.id, one.fence) for one in claimed], 30)
 
     async with row_locked(db, claimed[0].id):
-        writing = asyncio.create_task(write())
+        extending = asyncio.create_task(extend())
         await somebody_waits(engine)
         first = "SELECT id FROM prompts WHERE id = $1 FOR UPDATE SKIP LOCKED"
         assert await db.fetchval(first, claimed[-1].id) is None, "whoever waits for the last one holds the first"
-    assert await writing == {one.id for one in claimed}
+    assert await extending == {one.id for one in claimed}
 
 
 async def test_one_row_that_is_refused_does_not_hold_up_those_committed_with_it(
@@ -106,8 +153,7 @@ async def test_one_row_that_is_refused_does_not_hold_up_those_committed_with_it(
     texts = ["first", "bad", *(f"good {number}" for number in range(others))]
     sent = [await engine.send(room, text) for room, text in zip(rooms, texts, strict=True)]
     await engine.gemini.wait_for_calls(len(sent))
-    assert sent[0].prompt_id is not None
-    async with row_locked(db, sent[0].prompt_id):
+    async with commits_held(db):
         first.set()
         await somebody_waits(engine)
         together.set()

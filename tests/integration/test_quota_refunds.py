@@ -12,7 +12,7 @@ from gembackend.chatrooms import store as chatrooms
 from gembackend.embedded.gemini import Behaviour
 from gembackend.plumbing import metrics
 from gembackend.prompts import cancel_store, store
-from gembackend.prompts.store import Claimed, Ending
+from gembackend.prompts.store import Claimed, Ending, Finished
 from tests.engine import Engine, running, settings
 from tests.faults import at_rest, claim, queued, somebody_waits
 
@@ -82,9 +82,9 @@ async def test_a_failure_gives_back_to_the_day_that_was_charged_and_not_to_today
     old, new = await failing(idle, db, user, 2)
     await charged_yesterday(db, old.id)
     assert (await used(db, user, 1), await used(db, user)) == (1, 1)
-    assert await store.finish(db, [failed(old)], FORGIVEN) == {old.id}
+    assert (await store.finish(db, [failed(old)], FORGIVEN)).changed == {old.id}
     assert (await used(db, user, 1), await used(db, user)) == (0, 1)
-    assert await store.finish(db, [failed(new)], FORGIVEN) == {new.id}
+    assert (await store.finish(db, [failed(new)], FORGIVEN)).changed == {new.id}
     assert (await used(db, user, 1), await used(db, user)) == (0, 0)
 
 
@@ -117,7 +117,7 @@ async def test_in_one_batch_as_many_failures_are_forgiven_as_the_day_has_left_fo
     yesterdays = of_greedy[0]
     await charged_yesterday(db, yesterdays.id)
     batch = [failed(one, "stays") for one in (*of_greedy, *of_modest, *of_pro)]
-    assert len(await store.finish(db, batch, FORGIVEN)) == 17
+    assert len((await store.finish(db, batch, FORGIVEN)).changed) == 17
     assert [await used(db, user) for user in (greedy, modest, pro)] == [2, 0, 0]
     assert await used(db, greedy, 1) == 0, "another day's failures have their own bound"
     told = await db.fetch("SELECT user_id, error_message, charged_on IS NULL AS refunded FROM prompts")
@@ -134,7 +134,7 @@ async def test_failures_that_are_stored_at_the_same_time_are_not_forgiven_beyond
 
     async def write(some: list[Claimed]) -> set[UUID]:
         async with idle.database.connection() as other:
-            return await store.finish(other, [failed(one, "stays") for one in some], FORGIVEN)
+            return (await store.finish(other, [failed(one, "stays") for one in some], FORGIVEN)).changed
 
     async with db.transaction():
         await store.finish(db, [failed(one, "stays") for one in claimed[:2]], FORGIVEN)
@@ -182,23 +182,15 @@ async def test_a_room_that_is_being_deleted_gives_nothing_to_claim_takes_nothing
     (ran,) = await claim(db, room[1])
     await queued(idle, room, "never begins")
 
-    async def meanwhile(work: Any) -> asyncio.Task[Any]:
-        async def run() -> Any:
-            async with idle.database.connection() as another:
-                return await work(another)
-
-        task = asyncio.create_task(run())
-        await somebody_waits(idle)
-        return task
-
     answer = Ending(ran.id, ran.fence, "answered", response_id="r", reply="late")
     async with db.transaction():
         assert len(await chatrooms.delete(db, *room) or ()) == 2
         async with idle.database.connection() as another:
             assert await claim(another, room[1]) == []
-        storing = await meanwhile(lambda another: store.finish(another, [answer], FORGIVEN))
+            assert await store.finish(another, [answer], FORGIVEN) == Finished(set(), {ran.id})
         accepting = asyncio.create_task(queued(idle, room, "too late"))
-    assert await storing == set()
+        await somebody_waits(idle)
+    assert await store.finish(db, [answer], FORGIVEN) == Finished(set(), set())
     await accepting
     assert await db.fetchval("SELECT count(*) FROM prompts") == 0
     assert await used(db, user) == 1, "what ran is charged, and nothing else"

@@ -18,7 +18,7 @@ log = logs.logger(__name__)
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """The newest migration in sql/migrations that this code was written for."""
 
 WAIT_SECONDS = 1.3

@@ -18,7 +18,7 @@ from gembackend.gemini.client import Gemini
 from gembackend.messages.event_routes import EventRoutes
 from gembackend.messages.reading_routes import ReadingRoutes
 from gembackend.messages.routes import MessageRoutes
-from gembackend.messages.search_keeper import SearchKeeper
+from gembackend.messages.search_indexer import SearchIndexer
 from gembackend.plumbing import logs, redis, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.health import Trouble
@@ -69,13 +69,14 @@ class Service:
         )
         self._auth = Auth(settings, self.database, self._redis, cost=password_cost)
         self._engine = PromptEngine(settings, self._engine_database, self._redis, self._reading, self._gemini)
+        self._indexer = SearchIndexer(self.database)
         self._billing = Billing(settings, self.database) if settings.stripe_secret_key else None
         self._supervisor = Supervisor(
             [
                 Vitals(requests=self.database, engine=self._engine_database),
                 self._auth.sweeper,
                 QuotaSweeper(self.database),
-                SearchKeeper(self.database),
+                self._indexer,
                 *self._engine.actors,
                 *(self._billing.actors if self._billing else ()),
             ]
@@ -101,7 +102,7 @@ class Service:
                     longest_prompt=settings.prompt_max_chars,
                     daily_prompts=settings.basic_daily_prompts,
                 ).table(),
-                *ReadingRoutes(self.database).table(),
+                *ReadingRoutes(self.database, self._indexer.look).table(),
                 *EventRoutes(self.database, self._engine.feed.listen).table(),
                 *BillingRoutes(
                     self._billing,

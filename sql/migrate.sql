@@ -143,6 +143,14 @@ SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 9) AS pending \
     COMMIT;
 \endif
 
+SELECT NOT EXISTS (SELECT FROM schema_migrations WHERE version = 10) AS pending \gset
+\if :pending
+    -- Not one transaction: see there.
+    \ir migrations/0010_search_text.sql
+    INSERT INTO schema_migrations (version, name, compatible_from) VALUES (10, 'search_text', 4);
+    SET lock_timeout = '60s';
+\endif
+
 SELECT pg_advisory_unlock(7304612205398231) \g /dev/null
 
 SELECT 'schema version ' || max(version) AS "gembackend" FROM schema_migrations;

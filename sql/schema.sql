@@ -107,6 +107,26 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.queue_for_search() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    INSERT INTO search_queue (user_id, prompt_id, said_at)
+    SELECT user_id, prompt_id, max(created_at) FROM added GROUP BY user_id, prompt_id
+    ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION public.queue_search_purge() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    INSERT INTO search_purges (chatroom_id, user_id) VALUES (OLD.id, OLD.user_id) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION public.redeem_code(asked_purpose text, asked_phone text, asked_key bytea, tried_from bytea, session_of uuid, tried_hmac bytea, new_password_hash text, most_attempts integer, most_in_all integer, most_unknown integer, most_places integer, most_repeats integer) RETURNS TABLE(outcome text, user_id uuid, token_version integer)
     LANGUAGE plpgsql
     AS $$
@@ -212,90 +232,12 @@ $$;
 
 CREATE FUNCTION public.search_messages(searcher uuid, asked_text text, before_at timestamp with time zone, before_prompt uuid, before_position bigint, wanted integer) RETURNS TABLE(matches boolean, id text, chatroom_id uuid, prompt_id uuid, "position" bigint, role text, content text, created_at timestamp with time zone)
     LANGUAGE plpgsql STABLE
-    SET work_mem TO '32MB'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
     AS $$
-DECLARE
-    -- Quotation marks may be those that phones type.
-    quoted constant text := translate(asked_text, U&'\201C\201D\201E\00AB\00BB', '"""""');
-    asked constant tsquery := websearch_to_tsquery('simple', search_text(quoted));
-    -- A phrase is more than the index knows: it finds the words, and the text itself is looked at afterwards.
-    phrased constant boolean := asked::text ~ '<(-|[0-9]+)>';
-    candidates constant tsquery := CASE WHEN phrased
-        THEN regexp_replace(nullif(querytree(asked), 'T'), '<(-|[0-9]+)>', '&', 'g')::tsquery ELSE asked END;
-    most constant integer := 2000;
-    deadline constant timestamptz := clock_timestamp() + interval '0.5 s';
-    pause timestamptz;
-    week integer := search_week(least(before_at, now() + interval '7 days'));
-    mine tsquery;
-    looked_at integer;
-    candidate record;
 BEGIN
-    IF numnode(asked) = 0 THEN
-        RETURN;
-    END IF;
-    LOOP
-        mine := quote_literal(search_owner(searcher, week))::tsquery;
-        looked_at := 0;
-        FOR candidate IN
-            SELECT m.id, m.created_at, m.prompt_id, m.position FROM chatrooms_messages m
-            WHERE search_words(m.user_id, m.created_at, m.content) @@ coalesce(mine && candidates, mine)
-              AND m.user_id = searcher
-              AND (before_at IS NULL
-                   OR (m.created_at, m.prompt_id, m.position) < (before_at, before_prompt, before_position))
-            ORDER BY m.created_at DESC, m.prompt_id DESC, m.position DESC LIMIT most
-        LOOP
-            IF looked_at = 0 THEN
-                pause := greatest(deadline, clock_timestamp() + interval '0.2 s');
-            END IF;
-            looked_at := looked_at + 1;
-            RETURN QUERY SELECT true, m.id, m.chatroom_id, m.prompt_id, m.position, m.role, m.content, m.created_at
-            FROM chatrooms_messages m
-            WHERE m.id = candidate.id
-              AND (NOT phrased OR search_words(m.user_id, m.created_at, m.content) @@ asked);
-            IF FOUND THEN
-                wanted := wanted - 1;
-                IF wanted = 0 THEN
-                    RETURN;
-                END IF;
-            END IF;
-            IF looked_at = most OR (phrased AND clock_timestamp() > pause) THEN
-                RETURN QUERY SELECT false, candidate.id, NULL::uuid, candidate.prompt_id, candidate.position,
-                                    NULL::text, NULL::text, candidate.created_at;
-                RETURN;
-            END IF;
-        END LOOP;
-        IF week = 0 THEN
-            RETURN;
-        END IF;
-        IF clock_timestamp() > deadline THEN
-            -- The last moment of the week before.
-            RETURN QUERY SELECT false, NULL::text, NULL::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid, 0::bigint,
-                                NULL::text, NULL::text,
-                                timestamptz '2024-01-01 UTC' + week * interval '168 hours' - interval '1 microsecond';
-            RETURN;
-        END IF;
-        week := week - 1;
-    END LOOP;
+    RAISE EXCEPTION 'this search is no more; replace the process by one of the current release'
+        USING ERRCODE = 'operator_intervention';
 END
 $$;
-
-CREATE FUNCTION public.search_owner(user_id uuid, week integer) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ((('owner '::text || (user_id)::text) || ' '::text) || (week)::text);
-
-CREATE FUNCTION public.search_text(content text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN regexp_replace(content, '[\u00A0-\u00A9\u00AB-\u00B4\u00B6-\u00B9\u00BB-\u00BF\u2000-\u206F\u3000-\u303F\uFF00-\uFF0F\uFF1A-\uFF20]'::text, ' '::text, 'g'::text);
-
-CREATE FUNCTION public.search_week(moment timestamp with time zone) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN GREATEST(0, (floor((EXTRACT(epoch FROM ((moment AT TIME ZONE 'UTC'::text) - '2024-01-01 00:00:00'::timestamp without time zone)) / (604800)::numeric)))::integer);
-
-CREATE FUNCTION public.search_words(user_id uuid, created_at timestamp with time zone, content text) RETURNS tsvector
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (array_to_tsvector(ARRAY[public.search_owner(user_id, public.search_week(created_at))]) || to_tsvector('simple'::regconfig, public.search_text("left"(content, 65536))));
 
 CREATE TABLE public.billing_creations (
     user_id uuid NOT NULL,
@@ -597,6 +539,73 @@ CREATE TABLE public.schema_migrations (
     compatible_from integer
 );
 
+CREATE TABLE public.search_purges (
+    chatroom_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    queued_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.search_purges IS 'Rooms that are no more, and whose words are still to be taken out of search_shelves.';
+
+CREATE TABLE public.search_queue (
+    user_id uuid NOT NULL,
+    prompt_id uuid NOT NULL,
+    said_at timestamp with time zone NOT NULL,
+    queued_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000');
+
+COMMENT ON TABLE public.search_queue IS 'Prompts whose messages are not in the search yet; written by whoever writes the messages.';
+
+COMMENT ON COLUMN public.search_queue.said_at IS 'When the newest of the messages was made: those that were said last are searched first.';
+
+CREATE TABLE public.search_recent (
+    chatroom_id uuid NOT NULL,
+    "position" bigint NOT NULL,
+    user_id uuid NOT NULL,
+    prompt_id uuid NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    size integer NOT NULL,
+    words text NOT NULL COLLATE pg_catalog."C"
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE public.search_recent IS 'The newest messages of each user as they are searched, few enough to be looked through.';
+
+COMMENT ON COLUMN public.search_recent.size IS 'Bytes of the message itself.';
+
+COMMENT ON COLUMN public.search_recent.words IS 'The words of the message, a blank before and behind each: messages/search_text.py.';
+
+CREATE TABLE public.search_shelves (
+    id bigint NOT NULL,
+    user_id uuid NOT NULL,
+    oldest timestamp with time zone NOT NULL,
+    newest timestamp with time zone NOT NULL,
+    weight integer NOT NULL,
+    rooms uuid[] NOT NULL,
+    positions bigint[] NOT NULL,
+    prompts uuid[] NOT NULL,
+    times timestamp with time zone[] NOT NULL,
+    sizes integer[] NOT NULL,
+    words text[] NOT NULL COLLATE pg_catalog."C",
+    lexicon text NOT NULL COLLATE pg_catalog."C"
+);
+
+COMMENT ON TABLE public.search_shelves IS 'Older messages of a user as they are searched, many in a row, an element of each array for each message.';
+
+COMMENT ON COLUMN public.search_shelves.weight IS 'Bytes of all the words.';
+
+COMMENT ON COLUMN public.search_shelves.lexicon IS 'Each word that occurs, once: what is not here need not be looked for in the words.';
+
+ALTER TABLE public.search_shelves ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.search_shelves_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.users (
     id uuid NOT NULL,
     phone text NOT NULL,
@@ -674,6 +683,18 @@ ALTER TABLE ONLY public.prompts
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY public.search_purges
+    ADD CONSTRAINT search_purges_pkey PRIMARY KEY (chatroom_id);
+
+ALTER TABLE ONLY public.search_queue
+    ADD CONSTRAINT search_queue_pkey PRIMARY KEY (user_id, prompt_id);
+
+ALTER TABLE ONLY public.search_recent
+    ADD CONSTRAINT search_recent_pkey PRIMARY KEY (chatroom_id, "position");
+
+ALTER TABLE ONLY public.search_shelves
+    ADD CONSTRAINT search_shelves_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_phone_key UNIQUE (phone);
 
@@ -689,8 +710,6 @@ CREATE INDEX billing_events_parked ON public.billing_events USING btree (finishe
 CREATE INDEX billing_events_pending ON public.billing_events USING btree (customer_id, received_at) WHERE (status = 'pending'::text);
 
 CREATE INDEX billing_subscriptions_of_customer ON public.billing_subscriptions USING btree (customer_id);
-
-CREATE INDEX chatrooms_messages_search ON public.chatrooms_messages USING gin (public.search_words(user_id, created_at, content)) WITH (gin_pending_list_limit='1024');
 
 CREATE INDEX chatrooms_of_user ON public.chatrooms_metadata USING btree (user_id, id DESC);
 
@@ -718,9 +737,19 @@ CREATE INDEX prompts_unfinished ON public.prompts USING btree (chatroom_id, sequ
 
 CREATE INDEX prompts_waiting ON public.prompts USING btree (available_at, id) WHERE (status = 'queued'::text);
 
+CREATE INDEX search_queue_newest ON public.search_queue USING btree (said_at DESC);
+
+CREATE INDEX search_recent_of_user ON public.search_recent USING btree (user_id, created_at DESC);
+
+CREATE INDEX search_shelves_of_user ON public.search_shelves USING btree (user_id, newest DESC, id DESC);
+
 CREATE INDEX users_unverified ON public.users USING btree (created_at) WHERE (verified_at IS NULL);
 
 CREATE TRIGGER chatrooms_messages_owner BEFORE INSERT ON public.chatrooms_messages FOR EACH ROW WHEN ((new.user_id IS NULL)) EXECUTE FUNCTION public.name_message_owner();
+
+CREATE TRIGGER chatrooms_messages_search AFTER INSERT ON public.chatrooms_messages REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.queue_for_search();
+
+CREATE TRIGGER chatrooms_metadata_search AFTER DELETE ON public.chatrooms_metadata FOR EACH ROW EXECUTE FUNCTION public.queue_search_purge();
 
 ALTER TABLE ONLY public.billing_creations
     ADD CONSTRAINT billing_creations_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
@@ -751,3 +780,9 @@ ALTER TABLE ONLY public.prompts
 
 ALTER TABLE ONLY public.prompts
     ADD CONSTRAINT prompts_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.search_recent
+    ADD CONSTRAINT search_recent_chatroom_id_fkey FOREIGN KEY (chatroom_id) REFERENCES public.chatrooms_metadata(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.search_shelves
+    ADD CONSTRAINT search_shelves_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;

@@ -90,10 +90,14 @@ class FoundMessage(Message, frozen=True, kw_only=True):
 
 
 class SearchPage(Struct, frozen=True, kw_only=True):
-    """One page of what a search found, newest first; it may be short, or empty, though there is a next one."""
+    """One page of what a search found, newest first; it may be short, or empty, though there is a next one.
+
+    `complete` is false while messages of the user are not searched yet, which they are a moment after they were stored.
+    """
 
     messages: list[FoundMessage]
     next_cursor: str | None
+    complete: bool
 
 
 class RoomExport(Struct, frozen=True, kw_only=True):

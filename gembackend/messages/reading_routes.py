@@ -1,6 +1,7 @@
 """Messages read back over HTTP: a room page by page, a room as a whole, and whatever has certain words."""
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
@@ -11,9 +12,11 @@ from msgspec import Meta
 from gembackend.chatrooms import store as chatrooms
 from gembackend.messages import export, search_store, store
 from gembackend.messages.models import MessagePage, RoomExport, SearchPage
+from gembackend.messages.search import search
 from gembackend.messages.search_store import Place
 from gembackend.plumbing.faults import Fault, invalid, not_found
 from gembackend.plumbing.postgres import Database
+from gembackend.plumbing.share import Share
 from gembackend.web.body import json_reply
 from gembackend.web.paging import PAGING, encode_cursor, page_of
 from gembackend.web.params import path_id
@@ -23,11 +26,19 @@ from gembackend.web.streaming import stream_reply
 
 GROUP = "Messages"
 LONGEST_QUERY = 200
+EXPORT_WAIT_SECONDS = 10.0
+"""An export waits longer for each of its turns than a search: begun, it is worth nothing unless it is finished."""
+LATELY_SECONDS = 5.0
+LOOKS = (0.05, 0.1, 0.2, 0.3)
+"""A search waits at most so many seconds, again and again, for messages of the user that were stored that lately."""
 
 QUERY = Parameter(
     "q",
     "query",
-    'What to look for: words that must all be there, `"a phrase"`, `or`, and `-` before what must not be there.',
+    (
+        'What to look for: words, or their beginnings, that must all be there, `"a phrase"` of whole words, `or`, and '
+        "`-` before a word or phrase that must not be there."
+    ),
     Annotated[str, Meta(min_length=1, max_length=LONGEST_QUERY, pattern=r"^[^\u0000]*[^\s\u0000][^\u0000]*$")],
     "blue sky",
     required=True,
@@ -40,8 +51,11 @@ _PLACE = re.compile(r"([0-9]{1,16})\.([0-9a-f]{32})\.([0-9]{1,18})", re.ASCII)
 class ReadingRoutes:
     """The endpoints that read messages."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, look: Callable[[float], Awaitable[None]]) -> None:
+        """`look` has waiting messages brought into the search, and waits for that for some seconds."""
         self._database = database
+        self._share = Share(database)
+        self._look = look
 
     def table(self) -> list[Route]:
         """What is where."""
@@ -67,6 +81,7 @@ class ReadingRoutes:
                 "The whole room as one document",
                 reply=RoomExport,
                 headers=("Content-Disposition",),
+                errors=("rate_limited", "busy"),
                 stream=True,
                 group=GROUP,
                 description=(
@@ -82,12 +97,17 @@ class ReadingRoutes:
                 "Search all messages, newest first",
                 reply=SearchPage,
                 parameters=(QUERY, *PAGING),
+                errors=("rate_limited", "busy"),
                 group=GROUP,
                 description=(
-                    "The user's messages, of every room, that have the words of `q`, newest first. Words are compared "
-                    "whole and without regard to case, and none is too common to be looked for. A page may be short, "
-                    "or empty, although `next_cursor` is not null: the search then goes on there. Of a very long "
-                    "message only the first 65,536 characters are searched."
+                    "The user's messages, of every room, that have the words of `q`, newest first. A word is found by "
+                    "its beginning, without regard to case; words are what is between blanks and signs, the parts of "
+                    "addresses too. In scripts without blanks (Chinese, Japanese, Thai and others) any part is found. "
+                    "No word is too common. A page may be short, or empty, although `next_cursor` is not null: the "
+                    "search then goes on there; a page is also not longer than 1 MiB. Of a very long message only the "
+                    "first 65,536 characters are searched. What was just said is found a moment later; while some of "
+                    "the user's messages wait for that, `complete` is false. A user who searches too much at once gets "
+                    "429, all of them 503, with `Retry-After`."
                 ),
             ),
         ]
@@ -107,10 +127,10 @@ class ReadingRoutes:
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """The whole room, to be saved as a file."""
-        chatroom_id = path_id(request, "chatroom_id", "chatroom")
+        chatroom_id, user_id = path_id(request, "chatroom_id", "chatroom"), session_of(request).user_id
         return await stream_reply(
             request,
-            export.pieces(self._database, session_of(request).user_id, chatroom_id),
+            export.pieces(self._share.of(user_id, wait=EXPORT_WAIT_SECONDS), user_id, chatroom_id),
             headers={
                 "Content-Type": "application/json",
                 "Content-Disposition": f'attachment; filename="chatroom-{chatroom_id}.json"',
@@ -119,12 +139,18 @@ class ReadingRoutes:
 
     async def search(self, request: web.Request) -> web.StreamResponse:
         """The user's messages that have certain words."""
-        text, page = _text_of(request), page_of(request)
+        text, page, user_id = _text_of(request), page_of(request), session_of(request).user_id
         before = None if page.cursor is None else _place_of(page.cursor)
-        async with self._database.connection() as connection:
-            found = await search_store.search(connection, session_of(request).user_id, text, before, page.limit)
+        own = self._share.of(user_id)
+        for seconds in LOOKS:
+            async with own.connection() as connection:
+                if await search_store.settled(connection, user_id, LATELY_SECONDS):
+                    break
+            await self._look(seconds)
+        async with own.connection() as connection:
+            found = await search(connection, user_id, text, before, page.limit)
         cursor = encode_cursor(_key_of(found.next)) if found.next else None
-        return json_reply(SearchPage(messages=found.messages, next_cursor=cursor))
+        return json_reply(SearchPage(messages=found.messages, next_cursor=cursor, complete=found.complete))
 
 
 def _text_of(request: web.Request) -> str:

@@ -80,6 +80,12 @@ GEMINI_FIRST_TOKEN_SECONDS = _histogram(
 )
 GEMINI_TOKENS = _counter("gemini_tokens", "Tokens that Gemini counted, by direction.", "direction")
 
+SEARCH_INDEXED = _counter("search_indexed", "Messages brought into the search by this process.")
+SEARCH_BACKLOG = _gauge("search_backlog", "Prompts whose messages are not in the search yet, counted up to 10,000.")
+SEARCH_OLDEST_SECONDS = _gauge(
+    "search_oldest_age_seconds", "How long the message waits for the search that waits longest."
+)
+
 STREAMS_OPEN = _gauge("event_streams_open", "Listeners to rooms (server-sent events) connected now.")
 STREAMS_CLOSED = _counter("event_streams_closed", "Listeners to rooms that have gone, by reason.", "reason")
 STREAM_EVENTS = _counter("events_sent", "Events sent to listeners, by name.", "event")

@@ -18,7 +18,7 @@ log = logs.logger(__name__)
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """The newest migration in sql/migrations that this code was written for."""
 
 WAIT_SECONDS = 1.3

@@ -91,6 +91,14 @@ DASHBOARD = (
             ),
             Panel("Prompts in flight", "short", {"{{instance}}": "gembackend_prompts_in_flight"}),
             Panel(
+                "Brought into the search",
+                "ops",
+                {
+                    "messages": f"sum(rate(gembackend_search_indexed_total{RATE}))",
+                    "prompts that wait": "max(gembackend_search_backlog)",
+                },
+            ),
+            Panel(
                 "Hints, sweeps, takeovers",
                 "ops",
                 {

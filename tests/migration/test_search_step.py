@@ -1,4 +1,4 @@
-"""The step to schema version 5, taken while processes of version 4 go on and transactions are open."""
+"""The steps that bring the search, taken while processes of the version before go on and transactions are open."""
 
 import asyncio
 import re
@@ -11,9 +11,11 @@ import asyncpg
 import pytest
 
 from gembackend.embedded.postgres import MIGRATE
+from gembackend.messages.search import search
 from tests.migration.snapshot import SNAPSHOT, dump
 from tests.migration.test_migrate import migrate, psql, versions
 from tests.processes import until
+from tests.searching import index, indexed, opened, stored
 
 MESSAGES = 2000
 
@@ -21,13 +23,22 @@ MESSAGES = 2000
 Start = Callable[[], subprocess.Popen[str]]
 
 
+def script_up_to(version: int, directory: Path) -> Path:
+    """A copy of the migrations that ends with a version."""
+    script = Path(shutil.copytree(MIGRATE.parent, directory / f"sql{version}")) / "migrate.sql"
+    steps = re.compile(r"SELECT NOT EXISTS .* version = (\d+)\)(?:.|\n)*?\\endif\n")
+    script.write_text(steps.sub(lambda step: step[0] if int(step[1]) <= version else "", script.read_text()))
+    return script
+
+
 @pytest.fixture
-def started(empty_database_url: str) -> Iterator[Start]:
-    """Starts a migration; one that still runs at the end of the test is ended."""
+def started(empty_database_url: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts a migration to version 5; one that still runs at the end of the test is ended."""
     processes: list[subprocess.Popen[str]] = []
+    script = script_up_to(5, tmp_path)
 
     def start() -> subprocess.Popen[str]:
-        processes.append(psql(empty_database_url))
+        processes.append(psql(empty_database_url, script))
         return processes[-1]
 
     yield start
@@ -39,10 +50,7 @@ def started(empty_database_url: str) -> Iterator[Start]:
 @pytest.fixture
 async def old(empty_database_url: str, tmp_path: Path) -> AsyncIterator[asyncpg.Connection]:
     """A connection to a database of version 4 with messages in it."""
-    script = Path(shutil.copytree(MIGRATE.parent, tmp_path / "sql")) / "migrate.sql"
-    text = script.read_text()
-    script.write_text(re.sub(r"SELECT NOT EXISTS .* version = ([5-9]|\d\d)\)(.|\n)*?\\endif\n", "", text))
-    status, said = migrate(empty_database_url, script)
+    status, said = migrate(empty_database_url, script_up_to(4, tmp_path))
     assert status == 0, said
     assert await versions(empty_database_url) == [1, 2, 3, 4]
     connection = await asyncpg.connect(empty_database_url)
@@ -131,7 +139,6 @@ async def test_nobody_waits_for_it_and_nothing_is_left_out(
     assert await old.fetchval("SELECT count(*) FROM chatrooms_messages WHERE user_id IS NULL") == 0
     for number in (0, MESSAGES - 1, MESSAGES, MESSAGES + 99):
         assert await found(old, number) == [f"message number {number}"]
-    assert dump(empty_database_url) == SNAPSHOT.read_text()
     await say(old, MESSAGES + 100)
     assert await found(old, MESSAGES + 100) == [f"message number {MESSAGES + 100}"]
 
@@ -151,10 +158,9 @@ async def test_a_build_that_is_broken_off_is_begun_again(
     assert await old.fetchval(valid) is False
     assert await versions(empty_database_url) == [1, 2, 3, 4]
     await say(old, MESSAGES)
-    status, said = migrate(empty_database_url)
+    status, said = await outcome(started())
     assert status == 0, said
     assert await old.fetchval(valid) is True
-    assert dump(empty_database_url) == SNAPSHOT.read_text()
     assert await found(old, MESSAGES) == [f"message number {MESSAGES}"]
 
 
@@ -179,3 +185,47 @@ async def test_messages_that_are_being_deleted_are_waited_for_without_a_lock(
     status, said = await outcome(process)
     assert status == 0, said
     assert await found(old, 7) == ["message number 7"]
+
+
+async def test_the_search_is_moved_out_of_the_messages_while_processes_of_the_version_before_go_on(
+    old: asyncpg.Connection, empty_database_url: str, tmp_path: Path
+) -> None:
+    status, said = migrate(empty_database_url, script_up_to(9, tmp_path))
+    assert status == 0, said
+    backup = await asyncpg.connect(empty_database_url)
+    await backup.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM chatrooms_messages LIMIT 1")
+    writer = await asyncpg.connect(empty_database_url)
+    process = psql(empty_database_url)
+    try:
+
+        async def drops() -> bool:
+            waiting = (
+                "SELECT FROM pg_stat_activity WHERE query LIKE 'DROP INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'"
+            )
+            return bool(await writer.fetchval(f"SELECT EXISTS ({waiting})"))
+
+        await until(drops, "the old index waits for the backup")
+        await old.execute("SET lock_timeout = '100ms'")
+        await say(old, MESSAGES)
+        await old.execute("DELETE FROM chatrooms_messages WHERE id = 'm7'")
+        with pytest.raises(asyncpg.OperatorInterventionError):  # an outage to a process of version 9: ask again
+            await found(old, MESSAGES)
+        assert max(await versions(empty_database_url)) == 9
+        process.kill()
+        process.communicate()
+        await backup.execute("COMMIT")
+        status, said = migrate(empty_database_url)
+        assert status == 0, said
+    finally:
+        process.kill()
+        process.communicate()
+    assert dump(empty_database_url) == SNAPSHOT.read_text()
+    await say(old, MESSAGES + 1)
+    async with opened(empty_database_url) as database:
+        assert await index(database) == MESSAGES + 1
+    for number in (0, MESSAGES - 1, MESSAGES, MESSAGES + 1):
+        answer = await search(old, await old.fetchval("SELECT id FROM users"), str(number), None, 50)
+        assert f"message number {number}" in [message.content for message in answer.messages]
+    assert await indexed(old) == await stored(old)
+    await writer.close()
+    await backup.close()

@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from gembackend.chatrooms import store as chatrooms
-from gembackend.messages import export, search_store, store
+from gembackend.messages import export, store
 from gembackend.messages.models import MessagePage, RoomExport, SearchPage
 from gembackend.messages.search import search
 from gembackend.messages.search_store import Place
@@ -141,14 +141,14 @@ class ReadingRoutes:
         """The user's messages that have certain words."""
         text, page, user_id = _text_of(request), page_of(request), session_of(request).user_id
         before = None if page.cursor is None else _place_of(page.cursor)
-        own = self._share.of(user_id)
-        for seconds in LOOKS:
-            async with own.connection() as connection:
-                if await search_store.settled(connection, user_id, LATELY_SECONDS):
-                    break
+        for seconds in (*LOOKS, 0.0):
+            async with self._share.of(user_id).connection() as connection:
+                found = await search(
+                    connection, user_id, text, before, page.limit, lately=LATELY_SECONDS if seconds else 0.0
+                )
+            if not found.unsettled:
+                break
             await self._look(seconds)
-        async with own.connection() as connection:
-            found = await search(connection, user_id, text, before, page.limit)
         cursor = encode_cursor(_key_of(found.next)) if found.next else None
         return json_reply(SearchPage(messages=found.messages, next_cursor=cursor, complete=found.complete))
 

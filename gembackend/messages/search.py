@@ -29,21 +29,32 @@ _LAST = UUID(int=2**128 - 1), 10**18 - 1
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Messages, newest first; from where to go on if there may be more; and whether all there are were searched."""
+    """Messages, newest first; from where to go on if there may be more; and whether all there are were searched.
+
+    `unsettled` says that nothing was searched, because messages came so lately that they are worth waiting for.
+    """
 
     messages: list[FoundMessage]
     next: Place | None
     complete: bool
+    unsettled: bool = False
 
 
-async def search(connection: Connection, user_id: UUID, text: str, before: Place | None, limit: int) -> Found:
-    """Up to `limit` of the user's messages that a text asks for, older than a place.
+async def search(
+    connection: Connection, user_id: UUID, text: str, before: Place | None, limit: int, *, lately: float = 0.0
+) -> Found:
+    """Up to `limit` of the user's messages that a text asks for, older than a place; none at all while messages of
+    the last `lately` seconds are not in the search yet.
 
     All statements see the same moment, so that a message that is moved to a shelf meanwhile is found once.
     """
     query = parse(text)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        complete = await store.complete(connection, user_id)
+        await store.begin(connection)
+        some_wait, late = await store.waiting(connection, user_id, lately)
+        complete = not some_wait
+        if late and lately:
+            return Found([], before, complete, unsettled=True)
         if not query:
             return Found([], None, complete)
         hits, horizon = await _hits(connection, user_id, query, before, limit + 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from gembackend.messages.search_store import BY_KEYS
 from gembackend.plumbing.postgres import Connection
 
 _LEADING = 7304612205398234
@@ -56,17 +57,19 @@ async def idle(connection: Connection) -> bool:
     """Whether there is nothing to do."""
     return bool(
         await connection.fetchval(
-            "SELECT NOT EXISTS (SELECT FROM search_queue) AND NOT EXISTS (SELECT FROM search_purges)"
+            """
+            SELECT (SELECT max(said_at) FROM search_queue) IS NULL AND NOT EXISTS (SELECT FROM search_purges)
+            """
         )
     )
 
 
 async def lead(connection: Connection) -> bool:
-    """Whether this transaction is the one of all processes that indexes, until it ends."""
+    """Whether this transaction is the one of all processes that indexes, until it ends; its plans go by keys."""
     row = await connection.fetchrow(
-        """
-        SELECT pg_try_advisory_xact_lock($1) AS led,
-               set_config('idle_in_transaction_session_timeout', $2, true) AS patience
+        f"""
+        {BY_KEYS}, pg_try_advisory_xact_lock($1) AS led,
+        set_config('idle_in_transaction_session_timeout', $2, true)
         """,
         _LEADING,
         f"{PATIENCE_SECONDS}s",

@@ -44,22 +44,31 @@ class Shelf:
     weight: int
 
 
-async def complete(connection: Connection, user_id: UUID) -> bool:
-    """Whether all messages of the user are in the search."""
-    return not await connection.fetchval("SELECT EXISTS (SELECT FROM search_queue WHERE user_id = $1)", user_id)
+BY_KEYS = """
+    SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+           set_config('enable_mergejoin', 'off', true)
+"""
+"""In a transaction: no plan depends on statistics, which are old when many messages have come at once."""
 
 
-async def settled(connection: Connection, user_id: UUID, seconds: float) -> bool:
-    """Whether no message of the user came so lately that it is worth waiting for."""
-    return not await connection.fetchval(
+async def begin(connection: Connection) -> None:
+    """The first statement of a search's transaction."""
+    await connection.execute(BY_KEYS)
+
+
+async def waiting(connection: Connection, user_id: UUID, lately: float) -> tuple[bool, bool]:
+    """Whether messages of the user are not in the search yet, and whether some came so many seconds ago or less."""
+    row = await connection.fetchrow(
         """
-        SELECT EXISTS (
+        SELECT EXISTS (SELECT FROM search_queue WHERE user_id = $1) AS some, EXISTS (
             SELECT FROM search_queue WHERE user_id = $1 AND queued_at > now() - make_interval(secs => $2)
-        )
+        ) AS late
         """,
         user_id,
-        seconds,
+        lately,
     )
+    assert row is not None
+    return row["some"], row["late"]
 
 
 async def recent(connection: Connection, user_id: UUID, query: Query, before: Place | None, limit: int) -> list[Hit]:

@@ -57,17 +57,22 @@ class SearchIndexer(Periodic):
         self._uncounted: dict[UUID, tuple[int, int]] = {}
 
     async def run_once(self) -> int:
-        """Index what there is; how many messages that was. A batch that fails is tried again in smaller ones."""
-        count = 0
-        try:
-            async with self._database.connection() as connection:
-                await self._measure(connection)
-                while not self.stopping.is_set() and (done := await self._look(connection)) is not None:
-                    count += done
+        """Index what there is; how many messages that was. A batch that fails is tried again in smaller ones.
+
+        Each batch asks for a connection anew, so that requests get theirs in between, however long the queue is.
+        """
+        count, done = 0, None
+        while not self.stopping.is_set():
+            try:
+                async with self._database.connection() as connection:
                     await self._measure(connection)
-        except (Fault, asyncpg.PostgresError):
-            await self._single_out()
-            raise
+                    done = await self._look(connection)
+            except (Fault, asyncpg.PostgresError):
+                await self._single_out()
+                raise
+            if done is None:
+                break
+            count += done
         return count
 
     async def look(self, seconds: float) -> None:

@@ -220,6 +220,24 @@ async def test_a_backlog_is_worked_off_newest_first_and_told(
     assert (await search(db, user, "word", None, 50)).complete
 
 
+async def test_a_long_queue_leaves_a_pool_of_one_connection_to_the_others(
+    db: asyncpg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "BATCH", 1)
+    await say(db, await make_room(db), [f"word {number}" for number in range(100)])
+    database = Database(database_url, 1)
+    await database.open()
+    indexer = SearchIndexer(database)
+    turn = asyncio.create_task(indexer.run_once())
+    served = 0
+    while not turn.done():
+        await database.ping()
+        served += 1
+    assert (await turn, await waiting(db)) == (100, 0)
+    assert served >= 50
+    await database.close()
+
+
 async def test_whoever_waits_for_the_index_is_told_as_soon_as_it_was_looked_into(
     db: asyncpg.Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

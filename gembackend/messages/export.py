@@ -9,7 +9,7 @@ from gembackend.chatrooms import store as chatrooms
 from gembackend.messages import export_store as store
 from gembackend.messages.models import Message, Prompt
 from gembackend.plumbing.faults import not_found
-from gembackend.plumbing.share import Connections
+from gembackend.plumbing.share import Lender
 
 PAGE = 100
 """How many messages are in memory at once, and no more bytes than a page of the list has."""
@@ -17,7 +17,7 @@ PAGE = 100
 _encode = msgspec.json.Encoder().encode
 
 
-async def pieces(database: Connections, user_id: UUID, chatroom_id: UUID) -> AsyncGenerator[bytes, None]:
+async def pieces(database: Lender, user_id: UUID, chatroom_id: UUID) -> AsyncGenerator[bytes, None]:
     """The document, which is a `RoomExport`, as the room is at the first piece; raises Fault when it cannot go on.
 
     Each page takes a connection for one statement. What is added to the room meanwhile is left out, and a room that
@@ -44,7 +44,7 @@ async def pieces(database: Connections, user_id: UUID, chatroom_id: UUID) -> Asy
     yield b"]}"
 
 
-async def _messages(database: Connections, user_id: UUID, begun: store.Begun) -> AsyncIterator[list[Message]]:
+async def _messages(database: Lender, user_id: UUID, begun: store.Begun) -> AsyncIterator[list[Message]]:
     """The messages up to the last position there was, a page at a time."""
     after = -1
     while after < begun.last_position:
@@ -56,7 +56,7 @@ async def _messages(database: Connections, user_id: UUID, begun: store.Begun) ->
         yield [message for _, message in page]
 
 
-async def _unanswered(database: Connections, user_id: UUID, begun: store.Begun) -> AsyncIterator[list[Prompt]]:
+async def _unanswered(database: Lender, user_id: UUID, begun: store.Begun) -> AsyncIterator[list[Prompt]]:
     """The prompts that ended without an answer, a page at a time, and among them those that had not ended."""
     unfinished, after, more = list(begun.unfinished), 0, True
     while more:

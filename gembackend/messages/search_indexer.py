@@ -21,7 +21,7 @@ log = logs.logger(__name__)
 INTERVAL_SECONDS = 0.5
 MEASURE_SECONDS = 5.0
 BATCH = 64
-BATCH_BYTES = 2**19
+BATCH_BYTES = 2**18
 """A batch is so many prompts, or fewer if their messages are over so many bytes, but at least one."""
 RECENT, RECENT_BYTES = 256, 2**18
 """So many messages of late of a user, and so many bytes of their words, are looked through without a shelf."""

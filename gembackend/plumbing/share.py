@@ -14,7 +14,7 @@ WAIT_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 1
 
 
-class Connections(Protocol):
+class Lender(Protocol):
     """What hands out connections, each for one piece of work: a pool, or somebody's share of it."""
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
@@ -40,7 +40,7 @@ class Share:
         """How many people have work under way, or ask for it."""
         return len(self._asking)
 
-    def of(self, user_id: UUID, *, wait: float = WAIT_SECONDS) -> Connections:
+    def of(self, user_id: UUID, *, wait: float = WAIT_SECONDS) -> Lender:
         """A person's part of it, in which pieces of work wait for a turn so many seconds."""
         return _Part(self, user_id, wait)
 

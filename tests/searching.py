@@ -82,12 +82,14 @@ async def index(database: Database) -> int:
 
 
 @asynccontextmanager
-async def opened(database_url: str) -> AsyncIterator[Database]:
+async def opened(database_url: str, size: int = 2) -> AsyncIterator[Database]:
     """A pool of the service's."""
-    database = Database(database_url, 2)
+    database = Database(database_url, size)
     await database.open()
-    yield database
-    await database.close()
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 async def pages(

@@ -190,7 +190,7 @@ async def test_messages_that_are_being_deleted_are_waited_for_without_a_lock(
 async def test_the_search_is_moved_out_of_the_messages_while_processes_of_the_version_before_go_on(
     old: asyncpg.Connection, empty_database_url: str, tmp_path: Path
 ) -> None:
-    status, said = migrate(empty_database_url, script_up_to(8, tmp_path))
+    status, said = migrate(empty_database_url, script_up_to(9, tmp_path))
     assert status == 0, said
     backup = await asyncpg.connect(empty_database_url)
     await backup.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM chatrooms_messages LIMIT 1")
@@ -208,9 +208,9 @@ async def test_the_search_is_moved_out_of_the_messages_while_processes_of_the_ve
         await old.execute("SET lock_timeout = '100ms'")
         await say(old, MESSAGES)
         await old.execute("DELETE FROM chatrooms_messages WHERE id = 'm7'")
-        with pytest.raises(asyncpg.OperatorInterventionError):  # an outage to a process of version 8: ask again
+        with pytest.raises(asyncpg.OperatorInterventionError):  # an outage to a process of version 9: ask again
             await found(old, MESSAGES)
-        assert max(await versions(empty_database_url)) == 8
+        assert max(await versions(empty_database_url)) == 9
         process.kill()
         process.communicate()
         await backup.execute("COMMIT")

@@ -88,7 +88,7 @@ async def test_however_accounts_come_and_go_while_prompts_are_sent_no_more_than_
     whole: Whole,
 ) -> None:
     phone = new_phone()
-    while True:
+    for _ in range(3 * LIMIT):
         whole.client.token = await whole.client.join(phone)
         rooms = [await whole.room() for _ in range(3)]
         *answers, _ = await asyncio.gather(*(send(whole, rooms[n % 3]) for n in range(4)), leave(whole))
@@ -97,6 +97,8 @@ async def test_however_accounts_come_and_go_while_prompts_are_sent_no_more_than_
         if (await send(whole, await whole.room())).status == 429:
             break
         await leave(whole)
+    else:
+        raise AssertionError("the day's prompts have never been used up")
     assert await used_today(whole) == LIMIT
     assert whole.gemini.arrived <= LIMIT
 
@@ -131,11 +133,14 @@ async def test_what_a_phone_has_used_is_found_under_an_earlier_key_and_forgotten
         await db.execute(
             "INSERT INTO phone_usage VALUES ($1, $2::date - $3::integer, 4, 0)", new.name(phone), await today(db), days
         )
-    assert await usage_of(db, await sign_up(db, new, second)) == 0, "that was yesterday"
+    late = await sign_up(db, new, second)
+    assert await usage_of(db, late) == 0, "that was yesterday"
+    assert await db.fetchval("SELECT count(*) FROM prompt_usage WHERE user_id = $1", late.id) == 0
     database = Database(database_url, 2)
     await database.open()
-    assert await QuotaSweeper(database).run_once() == 1
+    swept = await QuotaSweeper(database).run_once()
     await database.close()
+    assert swept == 1
     assert await usage_of(db, await sign_up(db, new, third)) == 4, "today is not over"
 
 

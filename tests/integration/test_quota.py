@@ -120,6 +120,18 @@ async def test_a_sign_up_that_comes_while_the_account_is_being_deleted_waits_and
     assert await used_today(whole) == 1
 
 
+async def test_a_room_that_is_made_while_the_account_is_being_deleted_is_refused_as_without_a_session(
+    whole: Whole, db: asyncpg.Connection, database_url: str
+) -> None:
+    row = await db.fetchrow("SELECT id AS user_id, phone, password_hash FROM users")
+    assert row is not None
+    async with db.transaction():
+        assert await users.delete(db, Account(**row), b"name") is not None
+        making = asyncio.create_task(whole.client.call("POST", "/v1/chatroom", {"name": "too late"}))
+        await somebody_waits(database_url)
+    assert ((await making).status, (await making).code) == (401, "unauthorized")
+
+
 async def test_what_a_phone_has_used_is_found_under_an_earlier_key_and_forgotten_when_its_day_is_over(
     db: asyncpg.Connection, database_url: str
 ) -> None:

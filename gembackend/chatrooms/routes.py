@@ -4,7 +4,7 @@ from aiohttp import web
 
 from gembackend.chatrooms import store
 from gembackend.chatrooms.models import Chatroom, ChatroomChanges, ChatroomDetail, ChatroomPage, NewChatroom
-from gembackend.plumbing.faults import invalid, not_found
+from gembackend.plumbing.faults import Fault, invalid, not_found
 from gembackend.plumbing.ids import new_id, parse_id
 from gembackend.plumbing.postgres import Database
 from gembackend.quota.rules import Dropped
@@ -66,6 +66,8 @@ class ChatroomRoutes:
         body = await read_body(request, NewChatroom)
         async with self._database.connection() as connection:
             room = await store.create(connection, session_of(request).user_id, new_id(), body.name)
+        if room is None:
+            raise Fault("unauthorized", "This session has ended.")
         return json_reply(room, status=201, headers={"Location": f"/v1/chatroom/{room.id}"})
 
     async def page(self, request: web.Request) -> web.StreamResponse:

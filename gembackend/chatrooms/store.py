@@ -5,21 +5,23 @@ from uuid import UUID
 from gembackend.chatrooms.models import Chatroom, ChatroomDetail, MessageCounts
 from gembackend.plumbing.postgres import Connection
 from gembackend.quota import store as quota
+from gembackend.users import removal_store as removal
+from gembackend.users.removal_store import Room
 
 
-async def create(connection: Connection, user_id: UUID, chatroom_id: UUID, name: str) -> Chatroom:
-    """Make a room."""
+async def create(connection: Connection, user_id: UUID, chatroom_id: UUID, name: str) -> Chatroom | None:
+    """Make a room; None when the user has just been deleted, which is waited for if it is going on."""
     row = await connection.fetchrow(
         """
-        INSERT INTO chatrooms_metadata (id, user_id, name) VALUES ($1, $2, $3)
+        INSERT INTO chatrooms_metadata (id, user_id, name)
+        SELECT $1, id, $3 FROM users WHERE id = $2 FOR KEY SHARE
         RETURNING id, name, created_at, updated_at
         """,
         chatroom_id,
         user_id,
         name,
     )
-    assert row is not None
-    return Chatroom(**row)
+    return Chatroom(**row) if row else None
 
 
 async def page(connection: Connection, user_id: UUID, before: UUID | None, limit: int) -> list[Chatroom]:
@@ -84,13 +86,15 @@ async def rename(connection: Connection, user_id: UUID, chatroom_id: UUID, name:
 async def delete(connection: Connection, user_id: UUID, chatroom_id: UUID) -> list[UUID] | None:
     """Remove a room with its prompts and messages; tells which prompts had not finished, or None if there is no room.
 
-    To be called inside a transaction. Prompts that never began are refunded in it; the room is locked first, so that
-    it takes no more of them.
+    To be called inside a transaction. What has finished goes first, which may take long. Prompts that never began are
+    refunded once the room is locked, so that it takes no more of them.
     """
-    held = await connection.fetchval(
-        "SELECT id FROM chatrooms_metadata WHERE id = $2 AND user_id = $1 FOR NO KEY UPDATE", user_id, chatroom_id
-    )
-    if held is None:
+    theirs = "SELECT id, last_sequence FROM chatrooms_metadata WHERE id = $2 AND user_id = $1"
+    found = await connection.fetchrow(theirs, user_id, chatroom_id)
+    if found is None:
+        return None
+    await removal.clear(connection, [Room(*found)])
+    if await connection.fetchrow(f"{theirs} FOR NO KEY UPDATE", user_id, chatroom_id) is None:
         return None
     dropped = await quota.give_back(connection, [chatroom_id])
     await connection.execute("DELETE FROM chatrooms_metadata WHERE id = $1", chatroom_id)

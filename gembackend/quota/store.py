@@ -94,14 +94,14 @@ async def carry_over(connection: Connection, user_id: UUID, phone_names: Sequenc
     """Start a new user with what earlier accounts of the phone have used.
 
     To be called in the transaction that makes the user, after the statement that waits for the earlier account's end.
+    One that is made anew before it was verified has it already.
     """
     await connection.execute(
         """
-        INSERT INTO prompt_usage AS u (user_id, day, used, forgiven)
+        INSERT INTO prompt_usage (user_id, day, used, forgiven)
         SELECT $1, day, max(used), max(forgiven) FROM phone_usage
         WHERE phone_key = ANY ($2::bytea[]) AND day >= (now() AT TIME ZONE 'UTC')::date GROUP BY day
-        ON CONFLICT (user_id, day) DO UPDATE SET
-            used = greatest(u.used, excluded.used), forgiven = greatest(u.forgiven, excluded.forgiven)
+        ON CONFLICT (user_id, day) DO NOTHING
         """,
         user_id,
         phone_names,

@@ -6,7 +6,9 @@ from uuid import UUID
 
 from gembackend.plumbing.postgres import Connection
 from gembackend.quota import store as quota
+from gembackend.users import removal_store as removal
 from gembackend.users.models import User
+from gembackend.users.removal_store import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +90,19 @@ async def delete(connection: Connection, account: Account, phone_name: bytes) ->
     """Remove a user with all that is theirs, if the password is still the one that was checked; None if it is not.
 
     What has been used of today's quota is kept under `phone_name`, less what is refunded of prompts that never began.
-    To be called inside a transaction; user and rooms are locked first and in the order in which accepting locks them.
+    To be called inside a transaction. What has finished goes first, which may take long; then the user and the rooms
+    are locked, in the order in which accepting locks them.
     """
-    held = await connection.fetchval(
-        "SELECT id FROM users WHERE id = $1 AND password_hash = $2 FOR UPDATE", account.user_id, account.password_hash
+    theirs, rooms = (
+        "SELECT id FROM users WHERE id = $1 AND password_hash = $2",
+        "SELECT id, last_sequence FROM chatrooms_metadata WHERE user_id = $1 ORDER BY id",
     )
-    if held is None:
+    if await connection.fetchval(theirs, account.user_id, account.password_hash) is None:
         return None
-    rooms = await connection.fetch(
-        "SELECT id FROM chatrooms_metadata WHERE user_id = $1 ORDER BY id FOR NO KEY UPDATE", account.user_id
-    )
-    chatroom_ids = [row["id"] for row in rooms]
+    await removal.clear(connection, [Room(*row) for row in await connection.fetch(rooms, account.user_id)])
+    if await connection.fetchval(f"{theirs} FOR UPDATE", account.user_id, account.password_hash) is None:
+        return None
+    chatroom_ids = [row["id"] for row in await connection.fetch(f"{rooms} FOR NO KEY UPDATE", account.user_id)]
     prompt_ids = await quota.give_back(connection, chatroom_ids)
     await quota.remember(connection, account.user_id, phone_name)
     await connection.execute("DELETE FROM users WHERE id = $1", account.user_id)

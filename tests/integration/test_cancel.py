@@ -3,16 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 
+from gembackend.chatrooms import store as chatrooms
 from gembackend.embedded.gemini import Behaviour
+from gembackend.plumbing import metrics
 from gembackend.plumbing.ids import new_id
 from tests.engine import Engine, running, settings
+from tests.faults import at_rest
 
 
 @pytest.fixture
 async def engine(database_url: str, redis_url: str) -> AsyncIterator[Engine]:
-    async with running(database_url, redis_url) as started:
+    """An engine whose leases are so long that no heartbeat has a part in anything."""
+    async with running(database_url, redis_url, prompt_lease_seconds=3600) as started:
         yield started
 
 
@@ -91,3 +96,49 @@ async def test_cancelling_and_answering_at_once_leaves_one_of_them(engine: Engin
         prompt = await engine.finished(room, verdict.prompt_id)
         assert prompt.status == {"cancelled": "cancelled", "finished": "answered"}[answer]
         assert (prompt.reply is None) == (answer == "cancelled")
+
+
+async def test_what_runs_in_a_room_that_is_deleted_is_closed_at_once_in_whichever_process(
+    engine: Engine, database_url: str, redis_url: str
+) -> None:
+    user = await engine.user("Basic")
+    room = await engine.room(user)
+    engine.gemini.script(Behaviour(hang=True))
+    hanging, behind = await engine.send(room, "hangs"), await engine.send(room, "behind")
+    await engine.gemini.wait_for_calls(1)
+    assert hanging.prompt_id and behind.prompt_id
+    stale, lost = metrics.STALE_WRITES._value.get(), metrics.LEASES_LOST._value.get()
+    other = Engine(settings(database_url, redis_url, engine.gemini.url), engine.gemini)
+    await other.start()
+    try:
+        with (
+            engine.engine.live.watch(hanging.prompt_id) as here,
+            other.engine.live.watch(behind.prompt_id) as there,
+            engine.engine.feed.listen(room[1]) as ear,
+        ):
+            async with other.database.transaction() as connection:
+                dropped = await chatrooms.delete(connection, *room)
+            assert set(dropped or ()) == {hanging.prompt_id, behind.prompt_id}
+            other.engine.canceller.dropped([room[1]], dropped or [])
+            await engine.gemini.wait_until(lambda: engine.gemini.calls[0].cancelled)
+            assert await here.within(20) and await there.within(20)
+            assert await ear.heard(20)
+        await at_rest(engine)
+    finally:
+        await other.stop()
+    assert engine.gemini.arrived == 1, "what was behind it never began"
+    assert (metrics.STALE_WRITES._value.get(), metrics.LEASES_LOST._value.get()) == (stale, lost)
+    assert await engine.fetch("SELECT used FROM prompt_usage WHERE user_id = $1", user) == 1
+
+
+async def test_what_runs_in_this_process_is_closed_without_redis(engine: Engine, db: asyncpg.Connection) -> None:
+    room = await engine.room()
+    engine.gemini.script(Behaviour(hang=True))
+    await engine.send(room, "hangs")
+    await engine.gemini.wait_for_calls(1)
+    (listener,) = (actor for actor in engine.engine.actors if actor.name == "listener")
+    await listener.stop(1)
+    async with db.transaction():
+        dropped = await chatrooms.delete(db, *room)
+    engine.engine.canceller.dropped([room[1]], dropped or [])
+    await engine.gemini.wait_until(lambda: engine.gemini.calls[0].cancelled)

@@ -88,7 +88,7 @@ async def test_however_accounts_come_and_go_while_prompts_are_sent_no_more_than_
     whole: Whole,
 ) -> None:
     phone = new_phone()
-    while True:
+    for _ in range(3 * LIMIT):
         whole.client.token = await whole.client.join(phone)
         rooms = [await whole.room() for _ in range(3)]
         *answers, _ = await asyncio.gather(*(send(whole, rooms[n % 3]) for n in range(4)), leave(whole))
@@ -97,6 +97,8 @@ async def test_however_accounts_come_and_go_while_prompts_are_sent_no_more_than_
         if (await send(whole, await whole.room())).status == 429:
             break
         await leave(whole)
+    else:
+        raise AssertionError("the day's prompts have never been used up")
     assert await used_today(whole) == LIMIT
     assert whole.gemini.arrived <= LIMIT
 
@@ -118,6 +120,18 @@ async def test_a_sign_up_that_comes_while_the_account_is_being_deleted_waits_and
     assert await used_today(whole) == 1
 
 
+async def test_a_room_that_is_made_while_the_account_is_being_deleted_is_refused_as_without_a_session(
+    whole: Whole, db: asyncpg.Connection, database_url: str
+) -> None:
+    row = await db.fetchrow("SELECT id AS user_id, phone, password_hash FROM users")
+    assert row is not None
+    async with db.transaction():
+        assert await users.delete(db, Account(**row), b"name") is not None
+        making = asyncio.create_task(whole.client.call("POST", "/v1/chatroom", {"name": "too late"}))
+        await somebody_waits(database_url)
+    assert ((await making).status, (await making).code) == (401, "unauthorized")
+
+
 async def test_what_a_phone_has_used_is_found_under_an_earlier_key_and_forgotten_when_its_day_is_over(
     db: asyncpg.Connection, database_url: str
 ) -> None:
@@ -131,11 +145,14 @@ async def test_what_a_phone_has_used_is_found_under_an_earlier_key_and_forgotten
         await db.execute(
             "INSERT INTO phone_usage VALUES ($1, $2::date - $3::integer, 4, 0)", new.name(phone), await today(db), days
         )
-    assert await usage_of(db, await sign_up(db, new, second)) == 0, "that was yesterday"
+    late = await sign_up(db, new, second)
+    assert await usage_of(db, late) == 0, "that was yesterday"
+    assert await db.fetchval("SELECT count(*) FROM prompt_usage WHERE user_id = $1", late.id) == 0
     database = Database(database_url, 2)
     await database.open()
-    assert await QuotaSweeper(database).run_once() == 1
+    swept = await QuotaSweeper(database).run_once()
     await database.close()
+    assert swept == 1
     assert await usage_of(db, await sign_up(db, new, third)) == 4, "today is not over"
 
 

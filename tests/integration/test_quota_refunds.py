@@ -9,29 +9,26 @@ import asyncpg
 import pytest
 
 from gembackend.chatrooms import store as chatrooms
-from gembackend.embedded.gemini import Behaviour
-from gembackend.plumbing import metrics
+from gembackend.messages.rules import NewPrompt
+from gembackend.plumbing.ids import new_id
 from gembackend.prompts import cancel_store, store
 from gembackend.prompts.store import Claimed, Ending, Finished
-from tests.engine import Engine, running, settings
-from tests.faults import at_rest, claim, queued, somebody_waits
+from gembackend.users import store as users
+from gembackend.users.store import Account
+from tests.engine import Engine, running
+from tests.faults import claim, queued, somebody_waits
 
 FORGIVEN = 5
 Room = tuple[UUID, UUID]
 
 
 @pytest.fixture
-async def engine(database_url: str, redis_url: str) -> AsyncIterator[Engine]:
-    async with running(database_url, redis_url, prompt_lease_seconds=3600) as started:
-        yield started
-
-
-@pytest.fixture
-async def idle(engine: Engine) -> Engine:
+async def idle(database_url: str, redis_url: str) -> AsyncIterator[Engine]:
     """An engine whose actors have stopped: nothing happens but what the test does."""
-    for actor in reversed(engine.engine.actors):
-        await actor.stop(1)
-    return engine
+    async with running(database_url, redis_url) as engine:
+        for actor in reversed(engine.engine.actors):
+            await actor.stop(1)
+        yield engine
 
 
 async def used(db: asyncpg.Connection, user: UUID, days_ago: int = 0) -> int:
@@ -158,6 +155,37 @@ async def test_a_failure_that_stays_charged_is_not_charged_again_when_it_is_clea
     assert await used(db, user) == 1, "it had begun"
 
 
+@pytest.mark.parametrize("what", ["room", "account"])
+async def test_a_prompt_that_is_accepted_just_before_its_room_goes_is_given_back_with_it(
+    idle: Engine, db: asyncpg.Connection, what: str
+) -> None:
+    user = await idle.user("Basic")
+    account, room = Account(user, "", "x"), await idle.room(user)
+    kept = await queued(idle, await idle.room(user), "kept") if what == "room" else None
+
+    async def go() -> list[UUID] | None:
+        async with idle.database.transaction() as other:
+            if what == "room":
+                return await chatrooms.delete(other, *room)
+            left = await users.delete(other, account, b"name")
+            return left and left.prompt_ids
+
+    async with db.transaction():
+        if what == "account":
+            room = (user, new_id())
+            await db.execute(
+                "INSERT INTO chatrooms_metadata (id, user_id, name) VALUES ($2, $1, 'made meanwhile')", *room
+            )
+        new = NewPrompt(new_id(), *room, "just in time", None, "test")
+        assert [verdict.decision for verdict in await store.accept(db, [new], 5, 20, 100)] == ["accepted"]
+        going = asyncio.create_task(go())
+        await somebody_waits(idle)
+    assert await going == [new.id]
+    assert await db.fetchval("SELECT array_agg(id) FROM prompts") == ([kept] if kept else None)
+    assert await used(db, user) == (1 if kept else -1)
+    assert await db.fetchval("SELECT count(*) FROM phone_usage") == 0
+
+
 async def test_a_prompt_that_is_claimed_just_before_its_room_goes_has_begun(
     idle: Engine, db: asyncpg.Connection
 ) -> None:
@@ -223,37 +251,3 @@ async def test_a_prompt_that_is_cancelled_while_its_room_goes_is_given_back_once
     await second
     assert await used(db, user) == 1
     assert await db.fetchval("SELECT array_agg(id) FROM prompts") == [prompt_id]
-
-
-async def test_what_runs_in_a_room_that_is_deleted_is_closed_at_once_in_whichever_process(
-    engine: Engine, database_url: str, redis_url: str
-) -> None:
-    user = await engine.user("Basic")
-    room = await engine.room(user)
-    engine.gemini.script(Behaviour(hang=True))
-    hanging, behind = await engine.send(room, "hangs"), await engine.send(room, "behind")
-    await engine.gemini.wait_for_calls(1)
-    assert hanging.prompt_id and behind.prompt_id
-    stale, lost = metrics.STALE_WRITES._value.get(), metrics.LEASES_LOST._value.get()
-    other = Engine(settings(database_url, redis_url, engine.gemini.url), engine.gemini)
-    await other.start()
-    try:
-        with (
-            engine.engine.live.watch(hanging.prompt_id) as here,
-            other.engine.live.watch(behind.prompt_id) as there,
-            engine.engine.feed.listen(room[1]) as ear,
-        ):
-            async with other.database.transaction() as connection:
-                dropped = await chatrooms.delete(connection, *room)
-            assert set(dropped or ()) == {hanging.prompt_id, behind.prompt_id}
-            other.engine.canceller.dropped([room[1]], dropped or [])
-            # The lease is an hour long: no heartbeat has a part in this.
-            await engine.gemini.wait_until(lambda: engine.gemini.calls[0].cancelled)
-            assert await here.within(20) and await there.within(20)
-            assert await ear.heard(20)
-        await at_rest(engine)
-    finally:
-        await other.stop()
-    assert engine.gemini.arrived == 1, "what was behind it never began"
-    assert (metrics.STALE_WRITES._value.get(), metrics.LEASES_LOST._value.get()) == (stale, lost)
-    assert await engine.fetch("SELECT used FROM prompt_usage WHERE user_id = $1", user) == 1

@@ -23,6 +23,7 @@ from gembackend.plumbing import logs, redis, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.health import Trouble
 from gembackend.plumbing.postgres import Database, DatabaseAway, check_schema
+from gembackend.plumbing.share import Share
 from gembackend.plumbing.vitals import Vitals
 from gembackend.prompts.engine import PromptEngine
 from gembackend.quota.sweeper import QuotaSweeper
@@ -82,6 +83,7 @@ class Service:
             ]
         )
         self._draining = False
+        deletions = Share(self.database, "deletions")
         self.app = build_app(
             [
                 *AuthRoutes(self.database, self._auth, trusted_proxies=settings.trusted_proxies).table(),
@@ -91,9 +93,10 @@ class Service:
                     self._auth.credentials.confirm,
                     daily_prompts=settings.basic_daily_prompts,
                     phones=self._auth.phones,
+                    deletions=deletions,
                     dropped=self._engine.canceller.dropped,
                 ).table(),
-                *ChatroomRoutes(self.database, self._engine.canceller.dropped).table(),
+                *ChatroomRoutes(self.database, deletions, self._engine.canceller.dropped).table(),
                 *MessageRoutes(
                     self.database,
                     self._engine.intake.accept,

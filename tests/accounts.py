@@ -16,6 +16,7 @@ from gembackend.auth.routes import AuthRoutes
 from gembackend.plumbing import redis
 from gembackend.plumbing.health import Trouble
 from gembackend.plumbing.postgres import Database
+from gembackend.plumbing.share import Share
 from gembackend.users.routes import UserRoutes
 from gembackend.web.routing import Route
 from gembackend.web.server import HttpServer, build_app
@@ -153,6 +154,7 @@ class Service:
             self.auth.credentials.confirm,
             daily_prompts=self.settings.basic_daily_prompts,
             phones=self.auth.phones,
+            deletions=Share(self.database, "deletions"),
             dropped=lambda _rooms, _prompts: None,
         )
         auth = AuthRoutes(self.database, self.auth, trusted_proxies=self.settings.trusted_proxies)

@@ -7,6 +7,7 @@ from gembackend.chatrooms.models import Chatroom, ChatroomChanges, ChatroomDetai
 from gembackend.plumbing.faults import Fault, invalid, not_found
 from gembackend.plumbing.ids import new_id, parse_id
 from gembackend.plumbing.postgres import Database
+from gembackend.plumbing.share import Share
 from gembackend.quota.rules import Dropped
 from gembackend.web.body import json_reply, read_body
 from gembackend.web.paging import PAGING, encode_cursor, page_of
@@ -15,13 +16,16 @@ from gembackend.web.routing import Route
 from gembackend.web.session import session_of
 
 GROUP = "Chatrooms"
+DELETION_SECONDS = 10.0
+"""How long a deletion waits for its turn behind others, which may be large."""
 
 
 class ChatroomRoutes:
-    """The chatroom endpoints. `dropped` is the prompt engine's."""
+    """The chatroom endpoints. `deletions` is the part of the pool that they may take; `dropped` is the engine's."""
 
-    def __init__(self, database: Database, dropped: Dropped) -> None:
+    def __init__(self, database: Database, deletions: Share, dropped: Dropped) -> None:
         self._database = database
+        self._deletions = deletions
         self._dropped = dropped
 
     def table(self) -> list[Route]:
@@ -104,8 +108,12 @@ class ChatroomRoutes:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete a chatroom; prompts of it that have not finished are dropped."""
         chatroom_id = path_id(request, "chatroom_id", "chatroom")
-        async with self._database.transaction() as connection:
-            dropped = await store.delete(connection, session_of(request).user_id, chatroom_id)
+        user_id = session_of(request).user_id
+        async with (
+            self._deletions.of(user_id, wait=DELETION_SECONDS).connection() as connection,
+            connection.transaction(),
+        ):
+            dropped = await store.delete(connection, user_id, chatroom_id)
         if dropped is None:
             raise not_found("chatroom")
         self._dropped([chatroom_id], dropped)

@@ -54,7 +54,7 @@ class ReadingRoutes:
     def __init__(self, database: Database, look: Callable[[float], Awaitable[None]]) -> None:
         """`look` has waiting messages brought into the search, and waits for that for some seconds."""
         self._database = database
-        self._share = Share(database)
+        self._share = Share(database, "searches and exports")
         self._look = look
 
     def table(self) -> list[Route]:

@@ -27,10 +27,12 @@ class Share:
     What does not fit waits outside the pool, where it is in nobody's way.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, work: str) -> None:
+        """`work` is what it is for, in the plural."""
         self.size = max(1, database.size // 3)
         self.personal = max(1, self.size // 2)
         self._database = database
+        self._work = work
         self._turns = asyncio.Semaphore(self.size)
         self._people: dict[UUID, asyncio.Semaphore] = {}
         self._asking: dict[UUID, int] = {}
@@ -52,7 +54,7 @@ class Share:
         have, and what the pool raises.
         """
         async with self._own(user_id, wait):
-            await _turn(self._turns, wait, _busy)
+            await _turn(self._turns, wait, self._busy)
             try:
                 async with self._database.connection() as held:
                     yield held
@@ -65,7 +67,7 @@ class Share:
         own = self._people.setdefault(user_id, asyncio.Semaphore(self.personal))
         self._asking[user_id] = self._asking.get(user_id, 0) + 1
         try:
-            await _turn(own, wait, _too_much)
+            await _turn(own, wait, self._too_much)
             try:
                 yield
             finally:
@@ -74,6 +76,14 @@ class Share:
             self._asking[user_id] -= 1
             if not self._asking[user_id]:
                 del self._asking[user_id], self._people[user_id]
+
+    def _busy(self) -> Fault:
+        text = f"Too many {self._work} are under way; try again shortly."
+        return Fault("busy", text, retry_after=RETRY_AFTER_SECONDS)
+
+    def _too_much(self) -> Fault:
+        text = f"Too many of your {self._work} are under way; try again when they are through."
+        return Fault("rate_limited", text, retry_after=RETRY_AFTER_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +106,3 @@ async def _turn(turns: asyncio.Semaphore, seconds: float, refusal: Callable[[], 
             await turns.acquire()
     except TimeoutError as error:
         raise refusal() from error
-
-
-def _busy() -> Fault:
-    return Fault(
-        "busy",
-        "Too many searches and exports are under way; try again shortly.",
-        retry_after=RETRY_AFTER_SECONDS,
-    )
-
-
-def _too_much() -> Fault:
-    return Fault(
-        "rate_limited",
-        "Too many of your searches and exports are under way; try again when they are through.",
-        retry_after=RETRY_AFTER_SECONDS,
-    )

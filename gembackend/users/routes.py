@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
+from gembackend.plumbing.share import Share
 from gembackend.quota.phones import Phones
 from gembackend.quota.rules import Dropped
 from gembackend.quota.store import usage
@@ -20,13 +21,15 @@ from gembackend.web.session import session_of
 
 BODY_BYTES = 4096
 GROUP = "User"
+DELETION_SECONDS = 10.0
+"""How long a deletion waits for its turn behind others, which may be large."""
 
 Confirm = Callable[[UUID, str, str], Awaitable[Account]]
 """Checks the password that a user's session gives again; raises Fault("invalid_credentials")."""
 
 
 class UserRoutes:
-    """The /v1/user/me endpoints. `dropped` is the prompt engine's."""
+    """The /v1/user/me endpoints. `deletions` is the part of the pool that they may take; `dropped` is the engine's."""
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class UserRoutes:
         *,
         daily_prompts: int,
         phones: Phones,
+        deletions: Share,
         dropped: Dropped,
     ) -> None:
         self._database = database
@@ -43,6 +47,7 @@ class UserRoutes:
         self._confirm = confirm
         self._daily_prompts = daily_prompts
         self._phones = phones
+        self._deletions = deletions
         self._dropped = dropped
 
     def table(self) -> list[Route]:
@@ -97,7 +102,8 @@ class UserRoutes:
         body = await read_body(request, Farewell, limit=BODY_BYTES)
         session = session_of(request)
         account = await self._confirm(session.user_id, session.session_id, body.password)
-        async with self._database.transaction() as connection:
+        part = self._deletions.of(account.user_id, wait=DELETION_SECONDS)
+        async with part.connection() as connection, connection.transaction():
             left = await store.delete(connection, account, self._phones.name(account.phone))
         if left is None:
             raise Fault("invalid_credentials", "The password has just been changed.")

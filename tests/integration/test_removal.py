@@ -16,6 +16,8 @@ from gembackend.users import store as users
 from gembackend.users.store import Account
 from tests.engine import Engine, running
 from tests.faults import claim, queued, somebody_waits
+from tests.processes import until
+from tests.whole import whole_service
 
 PROMPTS = 3000
 
@@ -115,3 +117,29 @@ async def test_a_deletion_that_is_given_up_has_deleted_nothing(idle: Engine, db:
     assert await db.fetchval("SELECT count(*) FROM chatrooms_messages") == 20
     assert await delete(idle, room, "room") == []
     assert await db.fetchval("SELECT count(*) FROM prompts") == 0
+
+
+async def test_deletions_that_take_long_leave_the_pool_to_others(
+    database_url: str, redis_url: str, db: asyncpg.Connection
+) -> None:
+    async with whole_service(database_url, redis_url, DATABASE_POOL_SIZE="6") as whole:
+        rooms = [await whole.room() for _ in range(12)]
+
+        async def deleted(room: str) -> int:
+            return (await whole.client.call("DELETE", f"/v1/chatroom/{room}")).status
+
+        async with db.transaction():
+            await db.execute("LOCK TABLE chatrooms_messages IN EXCLUSIVE MODE")
+            deleting = [asyncio.create_task(deleted(room)) for room in rooms]
+            await until(lambda: _waits(db), "a deletion that waits")
+            for _ in range(10):
+                assert (await whole.client.call("GET", "/v1/chatroom")).status == 200
+            assert not all(task.done() for task in deleting), "they were under way all the while"
+        statuses = await asyncio.gather(*deleting)
+        left = {row["id"] for row in await db.fetch("SELECT id::text FROM chatrooms_metadata")}
+        assert left == {room for room, status in zip(rooms, statuses, strict=True) if status != 204}
+        assert set(statuses) <= {204, 503}
+
+
+async def _waits(db: asyncpg.Connection) -> bool:
+    return bool(await db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))

@@ -126,7 +126,7 @@ async def test_exports_keep_to_the_same_share(whole: Whole, database_url: str) -
 async def test_a_share_is_a_third_of_the_pool_and_half_of_that_for_one_person(database_url: str) -> None:
     database = Database(database_url, 12)
     await database.open()
-    share = Share(database)
+    share = Share(database, "searches")
     people = [new_id() for _ in range(3)]
     assert (share.size, share.personal) == (4, 2)
     async with share.of(people[0], wait=0.05).connection(), share.of(people[0], wait=0.05).connection():
@@ -150,7 +150,7 @@ async def test_a_share_is_a_third_of_the_pool_and_half_of_that_for_one_person(da
 async def test_who_waits_for_a_turn_gets_it(database_url: str) -> None:
     database = Database(database_url, 1)
     await database.open()
-    share = Share(database)
+    share = Share(database, "searches")
     user = new_id()
     turns: list[int] = []
 

@@ -15,10 +15,10 @@ from gembackend.prompts.aside import Aside
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.endings import ending_of
 from gembackend.prompts.feed import Feed
+from gembackend.prompts.finish_store import Ending
 from gembackend.prompts.live import Live
 from gembackend.prompts.outcome import Retry
 from gembackend.prompts.pool import Ended, Run, WorkerPool
-from gembackend.prompts.store import Ending
 from gembackend.prompts.storing import Storing
 from gembackend.prompts.writer import Done, Finished, StreamWriter, Wake
 

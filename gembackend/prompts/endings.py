@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from gembackend.prompts.attempt import Result
+from gembackend.prompts.finish_store import Ending
 from gembackend.prompts.outcome import Answered, GiveUp, Retry
-from gembackend.prompts.store import Claimed, Ending
+from gembackend.prompts.store import Claimed
 
 
 def ending_of(claimed: Claimed, result: Result | None) -> Ending:

@@ -12,8 +12,9 @@ from gembackend.gemini.faults import Failure, Reply
 from gembackend.messages.rules import NewPrompt, Verdict
 from gembackend.plumbing import traces
 from gembackend.plumbing.traces import NOTHING, Attributes, Span
+from gembackend.prompts.finish_store import Ending
 from gembackend.prompts.outcome import Answered, Outcome
-from gembackend.prompts.store import Claimed, Ending
+from gembackend.prompts.store import Claimed
 
 DESTINATION = "prompts"
 """What the queue is called: the table, which is the queue; entries of the stream are only hints."""

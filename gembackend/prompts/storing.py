@@ -12,9 +12,9 @@ import asyncpg
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database, DatabaseAway
-from gembackend.prompts import store
+from gembackend.prompts import finish_store
 from gembackend.prompts.endings import unstorable
-from gembackend.prompts.store import Ending
+from gembackend.prompts.finish_store import Ending
 
 log = logs.logger(__name__)
 
@@ -52,7 +52,7 @@ class Storing:
             begun = monotonic()
             try:
                 async with self._database.connection() as connection:
-                    finished = await store.finish(connection, endings, self._forgiven)
+                    finished = await finish_store.finish(connection, endings, self._forgiven)
             except Fault as fault:
                 log.warning("commit_waits", count=len(endings), fault=fault.code.name)
                 if isinstance(fault, DatabaseAway) and fault.slow:

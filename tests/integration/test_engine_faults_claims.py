@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from gembackend.embedded.gemini import Behaviour
-from gembackend.prompts import store
-from gembackend.prompts.store import Ending
+from gembackend.prompts import finish_store, store
+from gembackend.prompts.finish_store import Ending
 from gembackend.prompts.stream import STREAM
 from tests.engine import Engine, running
 from tests.faults import at_rest, claim, leases_run_out, queued, row_locked
@@ -34,7 +34,7 @@ async def test_a_write_with_a_stale_fence_changes_no_row(engine: Engine, db: asy
         ending = Ending(prompt_id, stale.fence, status, response_id="r", reply="late")
         if status == "failed":
             ending = replace(ending, error_code="late", error_message="late")
-        assert (await store.finish(db, [ending], 5)).changed == set()
+        assert (await finish_store.finish(db, [ending], 5)).changed == set()
     assert await store.extend_leases(db, [(prompt_id, stale.fence)], 99) == set()
     assert await db.fetch("SELECT * FROM prompts") == before
     assert await db.fetchval("SELECT count(*) FROM chatrooms_messages") == 0
@@ -58,12 +58,12 @@ async def test_what_has_finished_is_never_claimed_again(engine: Engine, db: asyn
     prompt_id = await queued(engine, room, "hi")
     (claimed,) = await claim(db, room[1])
     error = ("code", "text") if status == "failed" else (None, None)
-    finished = await store.finish(
+    finished = await finish_store.finish(
         db, [Ending(prompt_id, claimed.fence, status, *error, response_id="r", reply="done")], 5
     )
     assert finished.changed == {prompt_id}
     assert await claim(db, room[1]) == []
-    again = await store.finish(
+    again = await finish_store.finish(
         db, [Ending(prompt_id, claimed.fence, status, *error, response_id="x", reply="twice")], 5
     )
     assert again.changed == again.locked == set()

@@ -13,8 +13,8 @@ from gembackend.chatrooms import store as chatrooms
 from gembackend.messages import store as messages
 from gembackend.messages.rules import NewPrompt
 from gembackend.plumbing.ids import new_id
-from gembackend.prompts import cancel_store, store, upkeep_store
-from gembackend.prompts.store import Ending
+from gembackend.prompts import cancel_store, finish_store, store, upkeep_store
+from gembackend.prompts.finish_store import Ending
 from gembackend.quota import store as quota
 
 ROOMS, EACH, LONG = 1500, 20, 10_000
@@ -134,8 +134,8 @@ async def test_in_a_burst_no_hot_statement_touches_more_pages_than_its_result_ne
     statements: dict[str, tuple[Work, int]] = {
         "claim": (lambda c: _claim(c, others), 50 * BATCH),
         "rooms with due heads": (lambda c: store.rooms_with_due_heads(c, others), 10 * BATCH),
-        "finish": (lambda c: store.finish(c, endings, 5), 150 * BATCH),
-        "finish with failures": (lambda c: store.finish(c, failures, 5), 150 * BATCH),
+        "finish": (lambda c: finish_store.finish(c, endings, 5), 150 * BATCH),
+        "finish with failures": (lambda c: finish_store.finish(c, failures, 5), 150 * BATCH),
         "extend leases": (lambda c: store.extend_leases(c, held, 30), 50 * BATCH),
         "accept": (lambda c: store.accept(c, news, 1000, 1000, 1000), 150 * BATCH),
         "cancel": (lambda c: cancel_store.cancel(c, user_id, a_prompt), 150),

@@ -11,8 +11,9 @@ import pytest
 from gembackend.chatrooms import store as chatrooms
 from gembackend.messages.rules import NewPrompt
 from gembackend.plumbing.ids import new_id
-from gembackend.prompts import cancel_store, store
-from gembackend.prompts.store import Claimed, Ending, Finished
+from gembackend.prompts import cancel_store, finish_store, store
+from gembackend.prompts.finish_store import Ending, Finished
+from gembackend.prompts.store import Claimed
 from gembackend.users import store as users
 from gembackend.users.store import Account
 from tests.engine import Engine, running
@@ -79,9 +80,9 @@ async def test_a_failure_gives_back_to_the_day_that_was_charged_and_not_to_today
     old, new = await failing(idle, db, user, 2)
     await charged_yesterday(db, old.id)
     assert (await used(db, user, 1), await used(db, user)) == (1, 1)
-    assert (await store.finish(db, [failed(old)], FORGIVEN)).changed == {old.id}
+    assert (await finish_store.finish(db, [failed(old)], FORGIVEN)).changed == {old.id}
     assert (await used(db, user, 1), await used(db, user)) == (0, 1)
-    assert (await store.finish(db, [failed(new)], FORGIVEN)).changed == {new.id}
+    assert (await finish_store.finish(db, [failed(new)], FORGIVEN)).changed == {new.id}
     assert (await used(db, user, 1), await used(db, user)) == (0, 0)
 
 
@@ -114,7 +115,7 @@ async def test_in_one_batch_as_many_failures_are_forgiven_as_the_day_has_left_fo
     yesterdays = of_greedy[0]
     await charged_yesterday(db, yesterdays.id)
     batch = [failed(one, "stays") for one in (*of_greedy, *of_modest, *of_pro)]
-    assert len((await store.finish(db, batch, FORGIVEN)).changed) == 17
+    assert len((await finish_store.finish(db, batch, FORGIVEN)).changed) == 17
     assert [await used(db, user) for user in (greedy, modest, pro)] == [2, 0, 0]
     assert await used(db, greedy, 1) == 0, "another day's failures have their own bound"
     told = await db.fetch("SELECT user_id, error_message, charged_on IS NULL AS refunded FROM prompts")
@@ -131,10 +132,10 @@ async def test_failures_that_are_stored_at_the_same_time_are_not_forgiven_beyond
 
     async def write(some: list[Claimed]) -> set[UUID]:
         async with idle.database.connection() as other:
-            return (await store.finish(other, [failed(one, "stays") for one in some], FORGIVEN)).changed
+            return (await finish_store.finish(other, [failed(one, "stays") for one in some], FORGIVEN)).changed
 
     async with db.transaction():
-        await store.finish(db, [failed(one, "stays") for one in claimed[:2]], FORGIVEN)
+        await finish_store.finish(db, [failed(one, "stays") for one in claimed[:2]], FORGIVEN)
         second = asyncio.create_task(write(claimed[2:]))
         await somebody_waits(idle)
     assert len(await second) == 2
@@ -149,7 +150,7 @@ async def test_a_failure_that_stays_charged_is_not_charged_again_when_it_is_clea
     room = await idle.room(user)
     await queued(idle, room, "hi")
     (claimed,) = await claim(db, room[1])
-    await store.finish(db, [failed(claimed, "stays")], 0)
+    await finish_store.finish(db, [failed(claimed, "stays")], 0)
     assert await used(db, user) == 1
     assert await delete(db, room) == []
     assert await used(db, user) == 1, "it had begun"
@@ -215,10 +216,10 @@ async def test_a_room_that_is_being_deleted_gives_nothing_to_claim_takes_nothing
         assert len(await chatrooms.delete(db, *room) or ()) == 2
         async with idle.database.connection() as another:
             assert await claim(another, room[1]) == []
-            assert await store.finish(another, [answer], FORGIVEN) == Finished(set(), {ran.id})
+            assert await finish_store.finish(another, [answer], FORGIVEN) == Finished(set(), {ran.id})
         accepting = asyncio.create_task(queued(idle, room, "too late"))
         await somebody_waits(idle)
-    assert await store.finish(db, [answer], FORGIVEN) == Finished(set(), set())
+    assert await finish_store.finish(db, [answer], FORGIVEN) == Finished(set(), set())
     await accepting
     assert await db.fetchval("SELECT count(*) FROM prompts") == 0
     assert await used(db, user) == 1, "what ran is charged, and nothing else"

@@ -9,8 +9,8 @@ import pytest
 
 from gembackend.chatrooms import store as chatrooms
 from gembackend.plumbing import postgres
-from gembackend.prompts import store
-from gembackend.prompts.store import Ending
+from gembackend.prompts import finish_store
+from gembackend.prompts.finish_store import Ending
 from gembackend.users import removal_store
 from gembackend.users import store as users
 from gembackend.users.store import Account
@@ -74,7 +74,7 @@ async def test_while_a_large_room_goes_prompts_are_accepted_claimed_and_stored_e
         deleting = asyncio.create_task(delete(idle, room, what))
         await somebody_waits(idle)
         async with idle.database.connection() as other:
-            assert (await store.finish(other, [answer], 5)).changed == {running_one}
+            assert (await finish_store.finish(other, [answer], 5)).changed == {running_one}
         behind = await queued(idle, room, "behind")
     assert await deleting == [behind]
     for table in ("prompts", "chatrooms_messages", "chatrooms_metadata"):

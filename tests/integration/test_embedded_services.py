@@ -136,21 +136,35 @@ def test_the_servers_of_a_killed_process_end_and_the_next_start_finds_the_direct
     assert psutil.wait_procs(later, timeout=20)[1] == []
 
 
-def test_a_process_whose_parent_dies_is_told() -> None:
-    waiting = (
-        "import asyncio; from gembackend.embedded.services import parent_gone\n"
-        "async def main():\n"
-        "    asyncio.get_running_loop().call_later(0.01, lambda: print('waiting', flush=True))\n"
-        "    await parent_gone()\n"
-        "asyncio.run(main())\n"
-        "print('told')\n"
-    )
-    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
-    with subprocess.Popen([sys.executable, "-c", parent, waiting], stdout=subprocess.PIPE, text=True) as process:
+ORPHAN = """
+import asyncio, os, signal, sys
+from gembackend.embedded.services import parent_gone
+
+async def main():
+    signal.signal(signal.SIGHUP, getattr(signal, sys.argv[1]))
+    parent, gone = os.getppid(), asyncio.create_task(parent_gone())
+    await asyncio.sleep(0)
+    print("waiting", flush=True)
+    while os.getppid() == parent:
+        await asyncio.sleep(0.01)
+    print("told" if (await asyncio.wait([gone], timeout=float(sys.argv[2])))[0] else "left in peace")
+
+asyncio.run(main())
+"""
+"""Says how it hears of its parent's end. SIGHUP it sets itself, because these tests may run under nohup."""
+
+
+@pytest.mark.parametrize(("hangup", "seconds", "said"), [("SIG_DFL", 60, "told"), ("SIG_IGN", 1.2, "left in peace")])
+def test_a_process_whose_parent_dies_is_told_unless_it_was_started_to_outlive_it(
+    hangup: str, seconds: float, said: str
+) -> None:
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    command = [sys.executable, "-c", parent, ORPHAN, hangup, str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "waiting\n"
         process.kill()
-        assert process.stdout.read() == "told\n"
+        assert process.stdout.read() == f"{said}\n"
 
 
 async def test_a_process_whose_parent_lives_is_left_in_peace() -> None:

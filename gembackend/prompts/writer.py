@@ -117,7 +117,7 @@ class StreamWriter(Actor):
             await self._stream.write(hints, self._unacknowledged, finished, casts)
         except OUTAGES as error:
             self._state.failed("writing", error)
-            self._kept_back = next((note for note in batch if isinstance(note, Wake)), batch[0] if batch else None)
+            self._kept_back = _trial(batch)
             metrics.HINTS_DROPPED.inc(len(hints))
             del self._unacknowledged[:-CAPACITY]
             return
@@ -126,3 +126,12 @@ class StreamWriter(Actor):
         self._unacknowledged.clear()
         for sender in hints.values():
             metrics.HINTS_SENT.labels(sender).inc()
+
+
+def _trial(batch: Sequence[Note]) -> Note:
+    """What to ask Redis again with, of what it did not take: a hint at best, and never an acknowledgement twice.
+
+    A batch of nothing but acknowledgements, which are kept elsewhere, is asked again with those alone.
+    """
+    others = [note for note in batch if not isinstance(note, Done)]
+    return next((note for note in others if isinstance(note, Wake)), others[0] if others else Done(()))

@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gembackend.embedded.gemini import Behaviour
+from gembackend.embedded.gemini import Behaviour, Call
 from gembackend.messages.rules import NewPrompt
 from gembackend.plumbing import metrics
 from gembackend.plumbing.ids import new_id
+from gembackend.prompts.breaker import PAUSE, THRESHOLD
 from gembackend.prompts.live import FinishPoll, Live
 from tests.engine import Engine, running
 from tests.faults import at_rest
+from tests.processes import until
 
 
 @pytest.fixture
@@ -110,6 +112,49 @@ async def test_no_more_prompts_than_workers_are_in_flight_and_rooms_take_turns(
         first_half = [call.prompt for call in engine.gemini.calls[:12]]
         assert {"0", "1"} <= set(first_half), "rooms that came first did not keep the slots to themselves"
         assert first_half.count("0") == 6
+
+
+async def test_after_a_429_half_as_many_prompts_are_in_flight(database_url: str, redis_url: str) -> None:
+    async with running(database_url, redis_url, prompt_workers=6) as engine:
+        most, all_sent = 0, asyncio.Event()
+
+        def refuse(call: Call) -> Behaviour:
+            nonlocal most
+            if call.prompt == "too many":
+                return Behaviour(status="RESOURCE_EXHAUSTED", retry_info=600)
+            most = max(most, sum(1 for call in engine.gemini.calls if call.finished is None))
+            # A status that neither raises the limit nor cuts it.
+            return Behaviour(hold=all_sent, latency=0.01, status="INVALID_ARGUMENT")
+
+        engine.gemini.rule(refuse)
+        too_many = await engine.room()
+        sent = await engine.send(too_many, "too many")
+
+        async def put_off() -> bool:
+            return (await engine.prompt(too_many, sent.prompt_id)).status == "queued"
+
+        await engine.gemini.wait_for_calls(1)
+        await until(put_off, "the first prompt put off")
+        rooms = [await engine.room() for _ in range(6)]
+        verdicts = [(room, await engine.send(room, f"{turn}")) for turn in range(2) for room in rooms]
+        await engine.gemini.wait_for_calls(1 + 3)
+        all_sent.set()
+        await asyncio.gather(*(engine.finished(room, verdict.prompt_id) for room, verdict in verdicts))
+        assert most == 3
+
+
+async def test_while_gemini_fails_for_everybody_it_is_asked_by_one_prompt_after_a_pause(
+    database_url: str, redis_url: str
+) -> None:
+    async with running(database_url, redis_url, prompt_workers=THRESHOLD) as engine:
+        rooms, calls = [await engine.room() for _ in range(3 * THRESHOLD)], engine.gemini.calls
+        engine.gemini.script(*[Behaviour(status="UNAVAILABLE")] * THRESHOLD, Behaviour(latency=0.1))
+        sent = [await engine.send(room, "hi") for room in rooms]
+        for room, verdict in zip(rooms, sent, strict=True):
+            assert (await engine.finished(room, verdict.prompt_id)).status == "answered"
+        down, probe, others = calls[:THRESHOLD], calls[THRESHOLD], calls[THRESHOLD + 1 :]
+        assert probe.started - max(call.finished or 0 for call in down) > PAUSE / 2
+        assert min(call.started for call in others) >= (probe.finished or 0)
 
 
 @pytest.mark.pooled

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from gembackend.embedded.gemini import Behaviour
+from gembackend.plumbing import metrics
 from gembackend.prompts import finish_store, store
 from gembackend.prompts.finish_store import Ending
 from gembackend.prompts.stream import STREAM
@@ -131,3 +132,20 @@ async def test_an_attempt_that_takes_longer_than_a_lease_keeps_it_by_its_heartbe
         answer.set()
         prompt = await one.finished(room, verdict.prompt_id)
         assert (prompt.status, prompt.attempts) == ("answered", 1)
+
+
+async def test_an_attempt_that_has_lost_its_lease_is_cut_off_by_the_next_heartbeat_and_lets_its_hint_go(
+    database_url: str, redis_url: str, db: asyncpg.Connection
+) -> None:
+    async with running(database_url, redis_url, prompt_lease_seconds=1) as engine:
+        engine.gemini.default = Behaviour(hang=True)
+        lost = metrics.LEASES_LOST._value.get()
+        await engine.send(await engine.room(), "hi")
+        await engine.gemini.wait_for_calls(1)
+        await db.execute(
+            "UPDATE prompts SET fence = fence + 1, leased_by = 'somebody', lease_until = now() + interval '1 hour'"
+        )
+        await engine.gemini.wait_until(lambda: engine.gemini.calls[0].cancelled)
+        await at_rest(engine)
+        assert metrics.LEASES_LOST._value.get() == lost + 1
+        assert await db.fetchval("SELECT status || ' ' || leased_by FROM prompts") == "running somebody"

@@ -11,7 +11,7 @@ from gembackend.plumbing.ids import new_id
 from gembackend.prompts import sweeper
 from gembackend.prompts.admission import Admission
 from gembackend.prompts.redis_state import RedisState
-from gembackend.prompts.stream import GROUP, STREAM, Stream
+from gembackend.prompts.stream import GROUP, STREAM, Hint, Stream
 from gembackend.prompts.sweeper import Sweep, Sweeper
 from gembackend.prompts.writer import StreamWriter
 from tests.engine import Engine, running
@@ -53,6 +53,51 @@ async def test_after_redis_was_emptied_the_group_is_made_again_and_what_waited_g
     after = await engine.room()
     assert (await engine.ask(after, "after")).status == "answered"
     assert (await engine.finished(waiting, lost)).status == "answered"
+    await at_rest(engine)
+
+
+async def test_hints_that_redis_gave_in_an_answer_that_was_lost_are_read_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, lost = Stream.read, list[Hint]()
+
+    async def reads(stream: Stream, count: int, after: str | None = None) -> list[Hint]:
+        hints = await read(stream, count, after)
+        if hints and not lost:
+            lost.extend(hints)
+            raise ConnectionError("the answer is lost")
+        return hints
+
+    monkeypatch.setattr(Stream, "read", reads)
+    room = await engine.room()
+    verdict = await engine.send(room, "hi")
+    assert (await engine.finished(room, verdict.prompt_id)).attempts == 1
+    assert [hint.chatroom_id for hint in lost] == [room[1]]
+    await at_rest(engine)
+
+
+async def test_hints_that_were_read_while_the_database_could_not_claim_are_read_again(
+    engine: Engine, db: asyncpg.Connection
+) -> None:
+    await db.execute("CREATE SEQUENCE claims")
+    await db.execute(
+        """
+        CREATE FUNCTION deadlocked() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('claims') < 2 THEN RAISE EXCEPTION 'as if' USING ERRCODE = 'deadlock_detected'; END IF;
+            RETURN NEW;
+        END $$
+        """
+    )
+    await db.execute(
+        """
+        CREATE TRIGGER deadlocked BEFORE UPDATE ON prompts FOR EACH ROW WHEN (NEW.status = 'running')
+        EXECUTE FUNCTION deadlocked()
+        """
+    )
+    room = await engine.room()
+    verdict = await engine.send(room, "hi")
+    assert (await engine.finished(room, verdict.prompt_id)).attempts == 1
     await at_rest(engine)
 
 

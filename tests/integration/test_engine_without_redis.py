@@ -9,7 +9,7 @@ import pytest
 
 from gembackend.embedded.gemini import Behaviour
 from tests.engine import Engine, running
-from tests.faults import at_rest, queued
+from tests.faults import at_rest, entries, queued
 from tests.processes import until
 from tests.sick_redis import OUTAGES, Outage, SickRedis, a_redis
 
@@ -88,6 +88,30 @@ async def test_hints_that_were_dropped_are_sent_when_redis_serves_again_though_t
         answer.set()
         for room, verdict in zip(rooms, verdicts, strict=True):
             assert (await busy.finished(room, verdict.prompt_id)).status == "answered"
+
+
+async def test_hints_that_have_served_while_redis_did_not_are_acknowledged_when_it_does(
+    database_url: str, sick: SickRedis
+) -> None:
+    answer = asyncio.Event()
+    async with running(database_url, sick.url) as engine:
+        engine.gemini.rule(lambda call: Behaviour(hold=answer) if call.prompt == "before" else None)
+        rooms = [await engine.room() for _ in range(3)]
+        sent = [await engine.send(room, "before") for room in rooms]
+        await engine.gemini.wait_for_calls(3)
+        async with sick.read_only():
+            answer.set()
+            for room, verdict in zip(rooms, sent, strict=True):
+                assert (await engine.finished(room, verdict.prompt_id)).attempts == 1
+            assert (await engine.ask(rooms[0], "meanwhile")).status == "answered"
+            assert await entries(engine) == (3, 3)
+            seen = engine.engine.redis.failures
+
+            async def tried_again() -> bool:
+                return engine.engine.redis.failures > seen + 5
+
+            await until(tried_again, "Redis asked again and again")
+        await at_rest(engine)
 
 
 async def _troubles(engines: list[Engine], reason: str | None) -> bool:

@@ -1,5 +1,6 @@
 """Properties of the outcome table and the backoff, over everything a server might send."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,11 @@ def test_every_reply_has_an_outcome_and_an_answer_always_has_storable_text(
 def test_a_backoff_is_never_nothing_and_never_above_the_cap(attempt: int, draw: float) -> None:
     wait = backoff(attempt, lambda: draw)
     assert outcome.BACKOFF_BASE / 2 <= wait <= outcome.BACKOFF_CAP
+
+
+@given(st.integers(1, 10_000), draws)
+def test_the_later_half_of_a_backoff_is_drawn(attempt: int, draw: float) -> None:
+    assert backoff(attempt, lambda: draw) == pytest.approx(backoff(attempt, lambda: 0.0) * (1 + draw))
 
 
 @given(st.integers(1, 100), draws)

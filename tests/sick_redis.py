@@ -76,14 +76,15 @@ class SickRedis:
                 await admin.config_set("requirepass", "")
 
     @asynccontextmanager
-    async def forbidding(self) -> AsyncIterator[None]:
-        """Its access list lets nobody add to a stream."""
+    async def forbidding(self, *commands: str) -> AsyncIterator[None]:
+        """Its access list lets nobody use these commands, by itself add to a stream."""
+        commands = commands or ("xadd",)
         async with self._admin() as admin:
-            await admin.execute_command("ACL", "SETUSER", "default", "-xadd")
+            await admin.execute_command("ACL", "SETUSER", "default", *(f"-{command}" for command in commands))
             try:
                 yield
             finally:
-                await admin.execute_command("ACL", "SETUSER", "default", "+xadd")
+                await admin.execute_command("ACL", "SETUSER", "default", *(f"+{command}" for command in commands))
 
     @asynccontextmanager
     async def usurped(self) -> AsyncIterator[None]:

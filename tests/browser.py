@@ -11,20 +11,19 @@ from typing import Any
 import aiohttp
 
 from tests.processes import until
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.tools import on_path
 
 _ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
 
 
 class Browser:
-    """One browser with one page."""
+    """One browser with one page; skips the test where there is none."""
 
     async def __aenter__(self) -> "Browser":
-        assert CHROMIUM is not None
+        program = shutil.which("chromium-browser") or on_path("chromium", "chromium")
         self._profile = tempfile.TemporaryDirectory(prefix="gembackend-chromium-", ignore_cleanup_errors=True)
         self._process = await asyncio.create_subprocess_exec(
-            *(CHROMIUM, *_ARGUMENTS, f"--user-data-dir={self._profile.name}", "about:blank"),
+            *(program, *_ARGUMENTS, f"--user-data-dir={self._profile.name}", "about:blank"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -7,7 +7,7 @@ that are marked `pooled` are run behind one in transaction mode as well.
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 
 import asyncpg
 import pytest
@@ -15,6 +15,7 @@ import uvloop
 
 from tests.pooler import MODES
 from tests.servers import Servers
+from tests.tools import left_out
 
 _loop_faults: list[str] = []
 
@@ -49,6 +50,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("pooler", [chosen], indirect=True)
         elif metafunc.definition.get_closest_marker("pooled"):
             metafunc.parametrize("pooler", [None, "transaction"], ids=["direct", "transaction"], indirect=True)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Tell at the very end, also of a run in several processes, what was left out for want of a tool."""
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", ()) if reporter else ()
+    if told := left_out(report.longrepr[2] for report in skipped):
+        reporter.write_line(told)
 
 
 def pytest_collection_finish() -> None:

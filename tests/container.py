@@ -22,6 +22,7 @@ import pytest
 
 from tests.dockerfile import Ignored, instructions
 from tests.processes import Process
+from tests.tools import on_path
 
 NETWORK = re.compile(r"(?i)(https?|no)_proxy|PIP_(CERT|INDEX_URL|TRUSTED_HOST|DEFAULT_TIMEOUT)|SSL_CERT_FILE")
 """Variables of this machine without which its package index may be out of reach."""
@@ -244,7 +245,4 @@ def _cache() -> Path:
 
 
 def _tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed here (Debian: apt-get install util-linux)")
-    return found
+    return on_path(name, "util-linux")

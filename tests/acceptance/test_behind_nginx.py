@@ -17,7 +17,7 @@ from gembackend.plumbing.faults import Fault
 from gembackend.web.docs import ASSETS
 from tests.accounts import PASSWORD, Answer, Client, new_phone
 from tests.billing import selling_at, stand_in
-from tests.browser import CHROMIUM, Browser
+from tests.browser import Browser
 from tests.nginx import Ports, nginx
 from tests.rooms import fill
 from tests.whole import Whole, whole_service
@@ -116,7 +116,6 @@ async def test_the_page_finds_its_files_and_the_description_its_server(behind: B
             assert urljoin(f"{url}/openapi.json", server["url"]) == url
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 async def test_trying_it_out_works_in_a_browser(behind: Behind) -> None:
     async with Browser() as browser:
         for page in (f"{behind.urls[0]}/docs", f"{behind.urls[1]}/docs/"):

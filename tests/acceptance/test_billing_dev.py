@@ -10,11 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
-import pytest
-
 from tests.accounts import Client
 from tests.billing import Buyer
-from tests.browser import CHROMIUM, Browser
+from tests.browser import Browser
 from tests.processes import ROOT, until
 
 PATIENCE = 60.0
@@ -67,7 +65,6 @@ async def new_buyer(client: Client) -> Buyer:
     return Buyer(client, token, UUID(me.body["id"]))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 async def test_from_signing_up_to_pro_and_back_to_basic_in_a_browser(tmp_path: Path) -> None:
     async with dev(tmp_path, free_port()) as client, Browser() as browser:
         buyer = await new_buyer(client)

@@ -1,7 +1,6 @@
 """The Compose file and the Kubernetes manifests: well-formed, hardened, and true to what the service reads."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from gembackend import __version__, config
 from tests.processes import ROOT
+from tests.tools import on_path
 
 KUBERNETES = ROOT / "ops/kubernetes"
 SECRETS = {
@@ -168,9 +168,7 @@ def test_the_schema_job_applies_the_sql_of_the_same_release() -> None:
 
 
 def test_kustomize_builds_the_manifests() -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed here")
-    built = subprocess.run([kubectl, "kustomize", str(KUBERNETES)], capture_output=True, text=True, check=True).stdout
+    command = [on_path("kubectl", None), "kustomize", str(KUBERNETES)]
+    built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     kinds = sorted(document["kind"] for document in yaml.safe_load_all(built))
     assert kinds == ["ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "Service"]

@@ -14,8 +14,9 @@ from gembackend.prompts.upkeep_store import replay, waiting_rooms
 from tests.engine import Engine, running
 from tests.faults import at_rest
 from tests.servers import FAST
+from tests.tools import lacking, on_path
 
-WHEEL = (16, 18)
+OLDEST, WHEEL = 15, (16, 18)
 INSTALLED = {
     int(place.parent.name): place
     for place in Path("/usr/lib/postgresql").glob("*/bin")
@@ -23,15 +24,17 @@ INSTALLED = {
 }
 """PostgreSQL as Debian installs it, by major version."""
 
-REDIS = [None, *filter(None, map(shutil.which, ("redis-server", "valkey-server")))]
-"""Paths of programs; None is the wheel's."""
+REDIS = (None, "redis-server", "valkey-server")
+"""Programs, which are Debian's packages too; None is the wheel's."""
 
 
-@pytest.mark.parametrize("version", sorted({*WHEEL, *INSTALLED}))
+@pytest.mark.parametrize("version", sorted({OLDEST, *WHEEL, *INSTALLED}))
 async def test_schema_and_engine_work_on_this_postgresql(
     version: int, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = postgres.binaries
+    if version not in {*WHEEL, *INSTALLED}:
+        lacking(f"PostgreSQL-{version}", f"postgresql-{version}")
 
     def binaries(wanted: int = postgres.NEWEST) -> Path:
         return wheel(wanted) if wanted in WHEEL else INSTALLED[wanted]
@@ -52,7 +55,8 @@ async def test_schema_and_engine_work_on_this_postgresql(
 async def test_the_engine_works_on_this_redis(
     program: str | None, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: program if name == "redis-server" else None)
+    path = program and on_path(program, program)
+    monkeypatch.setattr(shutil, "which", lambda name: path if name == "redis-server" else None)
     server = EmbeddedRedis(tmp_path)
     try:
         async with running(database_url, await server.start()) as engine:

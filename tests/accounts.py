@@ -116,6 +116,10 @@ class Client:
         assert answer.status in (200, 401), answer.body
         return answer.status == 200
 
+    async def dead(self, token: str) -> bool:
+        """Whether a token is refused."""
+        return not await self.alive(token)
+
 
 class Answer:
     """A status, headers, and a body: parsed JSON or bytes."""

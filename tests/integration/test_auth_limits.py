@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.accounts import PASSWORD, Answer, Client, Service, new_phone, settings
+from tests.processes import no_later
 
 
 async def burst(clients: list[Client], count: int, **body: str) -> list[Answer]:
@@ -36,9 +37,11 @@ async def test_retry_after_is_true(database_url: str, redis_url: str) -> None:
     async with Service(chosen).running() as client:
         began = loop.time()
         refused = [answer for answer in await burst([client], 6) if answer.status == 429]
-        told, refused_at = int(refused[-1].headers["Retry-After"]), loop.time()
-        while (await client.post("forgot-password", phone=new_phone())).status == 429:
-            assert loop.time() - refused_at < told + 0.5
+
+        async def let_in() -> bool:
+            return (await client.post("forgot-password", phone=new_phone())).status == 200
+
+        await no_later(let_in, int(refused[-1].headers["Retry-After"]), "let in again")
         assert loop.time() - began >= 2
 
 
@@ -143,4 +146,4 @@ async def test_without_redis_half_as_many_pass(database_url: str, unused_tcp_por
             began = loop.time()
             answers = await burst([client], 100)
             assert tally(answers) == {"passed": 14, "rate_limited": 86}
-            assert loop.time() - began < 3
+            assert loop.time() - began < 15, "not a timeout for each"

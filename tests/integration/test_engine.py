@@ -146,14 +146,24 @@ async def test_after_a_429_half_as_many_prompts_are_in_flight(database_url: str,
 async def test_while_gemini_fails_for_everybody_it_is_asked_by_one_prompt_after_a_pause(
     database_url: str, redis_url: str
 ) -> None:
-    async with running(database_url, redis_url, prompt_workers=THRESHOLD) as engine:
+    async with running(database_url, redis_url) as engine:
         rooms, calls = [await engine.room() for _ in range(3 * THRESHOLD)], engine.gemini.calls
-        engine.gemini.script(*[Behaviour(status="UNAVAILABLE")] * THRESHOLD, Behaviour(latency=0.1))
-        sent = [await engine.send(room, "hi") for room in rooms]
+        together = asyncio.Event()
+        down = Behaviour(status="UNAVAILABLE", hold=together)
+        engine.gemini.script(*[down] * THRESHOLD, Behaviour(latency=0.1))
+        sent = [await engine.send(room, "hi") for room in rooms[:THRESHOLD]]
+        await engine.gemini.wait_for_calls(THRESHOLD)
+        together.set()
+
+        async def given_up() -> bool:
+            return bool(metrics.BREAKER_OPEN._value.get())
+
+        await until(given_up, "Gemini taken for down")
+        sent += [await engine.send(room, "hi") for room in rooms[THRESHOLD:]]
         for room, verdict in zip(rooms, sent, strict=True):
             assert (await engine.finished(room, verdict.prompt_id)).status == "answered"
-        down, probe, others = calls[:THRESHOLD], calls[THRESHOLD], calls[THRESHOLD + 1 :]
-        assert probe.started - max(call.finished or 0 for call in down) > PAUSE / 2
+        failures, probe, others = calls[:THRESHOLD], calls[THRESHOLD], calls[THRESHOLD + 1 :]
+        assert probe.started - max(call.finished or 0 for call in failures) > PAUSE / 2
         assert min(call.started for call in others) >= (probe.finished or 0)
 
 

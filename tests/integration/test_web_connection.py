@@ -326,10 +326,8 @@ async def test_no_longer_accepting_lets_requests_in_flight_finish(server: Server
 async def test_stopping_cuts_what_does_not_finish(server: Server) -> None:
     hanging = asyncio.create_task(server.raw(b"GET /thing/1 HTTP/1.1\r\nHost: t\r\n\r\n"))
     await server.rooms.entered.wait()
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    await server.http.stop(0.2)
-    assert loop.time() - began < 1
+    async with asyncio.timeout(10):  # without a cut it never ends
+        await server.http.stop(0.2)
     assert await hanging == b""
 
 

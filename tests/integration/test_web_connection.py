@@ -5,6 +5,8 @@ import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from statistics import median
+from time import perf_counter
 from typing import Annotated
 from uuid import UUID
 
@@ -277,17 +279,24 @@ async def test_a_client_that_goes_away_is_not_an_error(
 
 
 async def test_stalled_connections_do_not_hold_up_others(server: Server) -> None:
-    stalled = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", server.port) for _ in range(300)))
-    for _, writer in stalled:
-        writer.write(b"POST /greet HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n")
-    loop, delays = asyncio.get_running_loop(), []
-    for _ in range(50):
-        began = loop.time()
-        assert (await server.get("/livez")).status == 200
-        delays.append(loop.time() - began)
-    assert sorted(delays)[48] < 0.1
-    for _, writer in stalled:
-        writer.transport.abort()
+    async def seconds() -> float:
+        taken = []
+        for _ in range(50):
+            began = perf_counter()
+            assert (await server.get("/livez")).status == 200
+            taken.append(perf_counter() - began)
+        return median(taken)
+
+    ratios: list[float] = []
+    while not ratios or (ratios[-1] >= 2 and len(ratios) < 5):  # a busy machine may spoil a round
+        undisturbed = await seconds()
+        stalled = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", server.port) for _ in range(300)))
+        for _, writer in stalled:
+            writer.write(b"POST /greet HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n")
+        ratios.append(await seconds() / undisturbed)
+        for _, writer in stalled:
+            writer.transport.abort()
+    assert ratios[-1] < 2, ratios
 
 
 async def finishes(server: Server, stop: Callable[[], Awaitable[None]]) -> bytes:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import psutil
@@ -38,10 +39,9 @@ async def until(ask: Callable[[], Awaitable[T]], what: str, seconds: float = PAT
 async def no_later(ask: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
     """Ask again and again until the answer is yes; fails when it is no to what was asked later than so many seconds
     from now. A busy machine may take its time to ask and to answer, and what is proved is as sharp as ever."""
-    now = asyncio.get_running_loop().time
-    began = now()
+    began = monotonic()
     while True:
-        asked = now() - began
+        asked = monotonic() - began
         if await ask():
             return
         assert asked < seconds, f"{what}: not yet after {asked:.2f} s"

@@ -12,13 +12,14 @@ from tests.processes import Process, until
 class Posting:
     """Posts to a room each, in turn, as `run` goes on; what is refused is sent again with the same key a moment later.
 
-    `told` are the prompts accepted, `refusals` the codes of every 503, `slowest` the longest a request took.
+    `told` are the prompts accepted, `refusals` the codes of every 503, `slowest` the longest a request took, and `lag`
+    the longest that one took meanwhile for which nothing is done: that much is the machine's.
     """
 
     def __init__(self, process: Process, user: User, rooms: list[str]) -> None:
         self.told: list[str] = []
         self.refusals: list[str] = []
-        self.slowest = 0.0
+        self.slowest = self.lag = 0.0
         self._process = process
         self._user = user
         self._rooms = rooms
@@ -27,6 +28,7 @@ class Posting:
     async def run(self) -> None:
         """Post until it is enough."""
         async with asyncio.TaskGroup() as posting:
+            posting.create_task(self._keep_asking_for_nothing())
             for number in range(len(self._rooms)):
                 posting.create_task(self._keep_posting(number))
 
@@ -44,13 +46,13 @@ class Posting:
         goal = len(self.refusals) + more
         await self._reaches(lambda: len(self.refusals) >= goal, f"{more} more refused")
 
-    async def readiness(self, site: Site, status: int, seconds: float) -> None:
+    async def readiness(self, site: Site, status: int) -> None:
         """Wait until /readyz has this status."""
 
         async def so() -> bool:
             return (await site.get(self._process, "/readyz")).status == status
 
-        await until(so, f"readiness {status}", seconds)
+        await until(so, f"readiness {status}")
 
     async def _reaches(self, done: Callable[[], bool], what: str) -> None:
         async def there() -> bool:
@@ -75,6 +77,13 @@ class Posting:
                 await self._come_back_later()
             else:
                 assert (answer.status, answer.code) == (429, "room_busy")
+
+    async def _keep_asking_for_nothing(self) -> None:
+        while not self._enough.is_set():
+            begun = time.monotonic()
+            assert (await self._user.call(self._process, "GET", "/livez")).status == 200
+            self.lag = max(self.lag, time.monotonic() - begun)
+            await self._come_back_later()
 
     async def _come_back_later(self) -> None:
         with contextlib.suppress(TimeoutError):

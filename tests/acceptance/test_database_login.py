@@ -57,16 +57,16 @@ async def test_a_login_refused_under_load_is_an_outage_and_nothing_is_lost(
             await execute(refuse)
             await admin.fetch("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", name)
             await execute(then)
-            await posting.readiness(site, 503, 5)
+            await posting.readiness(site, 503)
             await posting.refused(2 * ROOMS)
             await execute(allow)
-            await posting.readiness(site, 200, 5)
+            await posting.readiness(site, 200)
         await posting.accepted(10)
         posting.enough()
 
     assert process.running and not process.events("actor_crashed") and not process.events("unexpected_error")
     assert set(posting.refusals) == {"database_unavailable"}
-    assert posting.slowest < 3
+    assert posting.slowest < 3 + posting.lag
     assert PASSWORD not in str(process.lines)
     told = process.events("database_unavailable")
     assert {line["why"] for line in told} >= {

@@ -1,4 +1,4 @@
-"""The writer to Redis by itself: what it drops, what it keeps, how much of it, and how it finds out that Redis is back."""
+"""The writer to Redis by itself: what it drops, what it keeps of how much, and how it finds out that Redis is back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gembackend import config
+from gembackend.check import check
 from tests.acceptance.site import Site
 from tests.collector import Collector
 from tests.processes import ROOT, Process
@@ -148,8 +150,9 @@ async def test_check_says_whether_the_collector_takes_spans() -> None:
     endpoint = await collector.start()
 
     async def checked() -> str:
-        done = await asyncio.to_thread(command, "check", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
-        [line] = [line for line in done.stdout.splitlines() if "Traces" in line]
+        lines: list[str] = []
+        await check(config.load({**CONFIGURED, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, "serve"), lines.append)
+        [line] = [line for line in lines if "Traces" in line]
         return line
 
     assert await checked() == "ok    Traces: the collector takes spans"

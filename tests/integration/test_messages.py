@@ -169,12 +169,12 @@ async def test_a_failed_prompt_says_why_and_is_no_message(whole: Whole) -> None:
     assert (await whole.client.call("GET", "/v1/user/me")).body["usage"]["prompts_today"] == 0
 
 
-@pytest.mark.parametrize("prompt", ["", "   \n", "x" * 8001, 7, None, ["x"], "nul \x00", "lone \ud800"])
-async def test_a_prompt_that_cannot_be_is_refused_with_the_field(whole: Whole, prompt: object) -> None:
+async def test_a_prompt_that_cannot_be_is_refused_with_the_field(whole: Whole) -> None:
     room = await whole.room()
-    answer = await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": prompt})
-    assert (answer.status, answer.code) == (422, "validation_failed")
-    assert [error["field"] for error in answer.body["errors"]] == ["prompt"]
+    for prompt in ("", "   \n", "x" * 8001, 7, None, ["x"], "nul \x00", "lone \ud800"):
+        answer = await whole.client.call("POST", f"/v1/chatroom/{room}/message", {"prompt": prompt})
+        assert (answer.status, answer.code) == (422, "validation_failed"), prompt
+        assert [error["field"] for error in answer.body["errors"]] == ["prompt"], prompt
 
 
 async def test_a_prompt_can_be_taken_back_until_it_has_finished(whole: Whole) -> None:
@@ -270,9 +270,9 @@ async def test_deleting_a_room_closes_its_running_prompt_and_tells_who_waits_and
     assert (await whole.ask(await whole.room(), "still well?"))["status"] == "answered"
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "cursor=%00", "cursor=bm8", "limit=1e1"])
-@pytest.mark.parametrize("path", ["/v1/chatroom", "/v1/chatroom/{room}/message/all"])
-async def test_a_page_that_cannot_be_is_refused(whole: Whole, path: str, query: str) -> None:
-    answer = await whole.client.call("GET", path.format(room=await whole.room()) + "?" + query)
-    assert (answer.status, answer.code) == (422, "validation_failed")
-    assert answer.body["errors"][0]["field"] == query.split("=")[0]
+async def test_a_page_that_cannot_be_is_refused(whole: Whole) -> None:
+    for path in ("/v1/chatroom", f"/v1/chatroom/{await whole.room()}/message/all"):
+        for query in ("limit=0", "limit=201", "limit=x", "cursor=%00", "cursor=bm8", "limit=1e1"):
+            answer = await whole.client.call("GET", f"{path}?{query}")
+            assert (answer.status, answer.code) == (422, "validation_failed"), (path, query)
+            assert answer.body["errors"][0]["field"] == query.split("=")[0], (path, query)

@@ -38,7 +38,7 @@ async def whole(database_url: str, redis_url: str) -> AsyncIterator[Whole]:
 
 @pytest.fixture
 async def second(whole: Whole, database_url: str, redis_url: str) -> AsyncIterator[Service]:
-    """Another process over the same stores, which works on no prompt of its own accord."""
+    """Another process over the same stores; which of the two works on a prompt is chance."""
     chosen = settings(database_url, redis_url, GEMINI_ENDPOINT=whole.gemini.url)
     service = Service(dataclasses.replace(chosen, server_port=0), password_cost=CHEAP)
     await service.start()
@@ -412,7 +412,8 @@ async def test_a_stream_ends_when_the_process_shuts_down_and_goes_on_elsewhere(w
         await send(whole, room, "?")
         await listener.until("prompt.running")
         stopping = asyncio.create_task(second.stop(5))
-        assert await listener.rest() == []
+        last = await listener.rest()
+        assert "prompt.answered" not in names(last), "at the most it was given back and begun elsewhere"
         hold.set()
         await stopping
     async with listen(whole, room, listener.heard[-1].id) as again:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from gembackend.live.feed import Feed
+from gembackend.live.waiters import Waiters
 from gembackend.messages.rules import Taken
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts import cancel_store as store
 from gembackend.prompts.admission import Admission
-from gembackend.prompts.feed import Feed
-from gembackend.prompts.live import Live
 from gembackend.prompts.pool import WorkerPool
 from gembackend.prompts.writer import Finished, StreamWriter, Wake
 
@@ -26,14 +26,14 @@ class Canceller:
         self,
         database: Database,
         pool: WorkerPool,
-        live: Live,
+        waiters: Waiters,
         feed: Feed,
         writer: StreamWriter,
         admission: Admission,
     ) -> None:
         self._database = database
         self._pool = pool
-        self._live = live
+        self._waiters = waiters
         self._feed = feed
         self._writer = writer
         self._admission = admission
@@ -45,7 +45,7 @@ class Canceller:
         if cancellation.chatroom_id is None:
             return "finished" if cancellation.found else "not_found"
         self._pool.abandon(prompt_id)
-        self._live.finished([prompt_id])
+        self._waiters.finished([prompt_id])
         self._feed.changed([cancellation.chatroom_id])
         self._writer.tell(Finished((prompt_id,)))
         self._writer.tell(Wake(cancellation.chatroom_id, "cancel"))
@@ -58,7 +58,7 @@ class Canceller:
         """Tell everybody of rooms that have been deleted, and of the prompts that were unfinished in them."""
         for prompt_id in prompt_ids:
             self._pool.abandon(prompt_id)
-        self._live.finished(prompt_ids)
+        self._waiters.finished(prompt_ids)
         self._feed.changed(chatroom_ids)
         if not prompt_ids:
             return

@@ -7,6 +7,8 @@ from time import monotonic, time, time_ns
 from uuid import UUID
 
 from gembackend.actors import Actor, Mailbox
+from gembackend.live.feed import Feed
+from gembackend.live.waiters import Waiters
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.prompts import spans
@@ -14,9 +16,7 @@ from gembackend.prompts.admission import Admission
 from gembackend.prompts.aside import Aside
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.endings import ending_of
-from gembackend.prompts.feed import Feed
 from gembackend.prompts.finish_store import Ending
-from gembackend.prompts.live import Live
 from gembackend.prompts.outcome import Retry
 from gembackend.prompts.pool import Ended, Run, WorkerPool
 from gembackend.prompts.storing import Storing
@@ -42,7 +42,7 @@ class Committer(Actor):
         claims: Claims,
         pool: WorkerPool,
         writer: StreamWriter,
-        live: Live,
+        waiters: Waiters,
         feed: Feed,
         admission: Admission,
     ) -> None:
@@ -53,7 +53,7 @@ class Committer(Actor):
         self._claims = claims
         self._pool = pool
         self._writer = writer
-        self._live = live
+        self._waiters = waiters
         self._feed = feed
         self._admission = admission
 
@@ -118,7 +118,7 @@ class Committer(Actor):
         self._feed.changed(ended.run.claimed.chatroom_id for ended in endings if ended.run.claimed.id in stored)
         if finished:
             self._admission.finished(len(finished))
-            self._live.finished(finished)
+            self._waiters.finished(finished)
             self._writer.tell(Finished(tuple(finished)))
 
     async def _move_on(self, batch: Sequence[Ended], endings: Sequence[Ending]) -> None:

@@ -7,13 +7,13 @@ from time import monotonic
 import asyncpg
 
 from gembackend.actors import Actor, Asked, Mailbox, MailboxClosed, MailboxFull, ask
+from gembackend.live.feed import Feed
 from gembackend.messages.rules import NewPrompt, Verdict
 from gembackend.plumbing import logs, metrics, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts import spans, store
 from gembackend.prompts.admission import Admission
-from gembackend.prompts.feed import Feed
 from gembackend.prompts.writer import StreamWriter, Wake
 
 log = logs.logger(__name__)

@@ -9,15 +9,16 @@ from uuid import UUID
 import structlog
 
 from gembackend.actors import Actor, Mailbox
+from gembackend.live.feed import Feed
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.traces import NOTHING, Span
 from gembackend.prompts import attempt, spans
 from gembackend.prompts.attempt import Model, Result
 from gembackend.prompts.breaker import Breaker
-from gembackend.prompts.feed import Feed
 from gembackend.prompts.limit import AdaptiveLimit
 from gembackend.prompts.outcome import BLOCKS, FINISHES, MESSAGES, STATUSES, Answered, Health, Retry
 from gembackend.prompts.store import Claimed
+from gembackend.prompts.voice import Voice
 
 log = logs.logger(__name__)
 
@@ -118,15 +119,15 @@ class WorkerPool(Actor):
         self._breaker.started(run.begun)
         self._runs[claimed.id] = run
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
-        run.task = asyncio.create_task(self._traced(run), name=f"attempt-{claimed.id}")
+        voice = Voice(self._feed, claimed) if self._feed.begin(claimed.chatroom_id, claimed.id, claimed.fence) else None
+        run.task = asyncio.create_task(self._traced(run, voice), name=f"attempt-{claimed.id}")
         run.task.add_done_callback(lambda task: self._ended(run, task))
-        self._feed.changed([claimed.chatroom_id])
 
     def release(self, run: Run) -> None:
         """The run's end has been dealt with: its slot is free."""
         if self._runs.get(run.claimed.id) is run:
             del self._runs[run.claimed.id]
-        self._feed.hush(run.claimed)
+        self._feed.hush(run.claimed.chatroom_id, run.claimed.id, run.claimed.fence)
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
         self._vacated.set()
 
@@ -166,16 +167,16 @@ class WorkerPool(Actor):
             await asyncio.wait(late)
         log.info("drained", finished=len(tasks) - len(late), put_back=len(late))
 
-    async def _traced(self, run: Run) -> Result | None:
+    async def _traced(self, run: Run, voice: Voice | None) -> Result | None:
         with spans.attempting(run.claimed, run.entry_ids) as run.span:
-            result = await self._work(run)
+            result = await self._work(run, voice)
             if result is None:
                 spans.cut_off(run.span)
             else:
                 spans.attempted(run.span, result.outcome, result.status)
             return result
 
-    async def _work(self, run: Run) -> Result | None:
+    async def _work(self, run: Run, voice: Voice | None) -> Result | None:
         claimed = run.claimed
         structlog.contextvars.bind_contextvars(
             prompt_id=str(claimed.id), request_id=claimed.request_id, attempt=claimed.attempt
@@ -185,7 +186,7 @@ class WorkerPool(Actor):
             result = await attempt.run(
                 claimed,
                 self._model,
-                voice=self._feed.voice(claimed),
+                voice=voice,
                 max_attempts=self._max_attempts,
                 outage=self._learn,
                 random=random,

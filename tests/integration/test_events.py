@@ -12,18 +12,19 @@ import pytest
 
 from gembackend.app import Service
 from gembackend.embedded.gemini import Behaviour
+from gembackend.live.feed import Feed
+from gembackend.live.polls import FeedPoll
 from gembackend.messages import event_routes, store
 from gembackend.messages.story import Entry
 from gembackend.plumbing import metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts import outcome
-from gembackend.prompts.feed import Feed, FeedPoll
 from gembackend.web import flow
 from tests.accounts import CHEAP, Client, settings
+from tests.feeds import Line
 from tests.listeners import ENDS, Listener, listening, names, stories, text_of
 from tests.processes import until
-from tests.unit.test_feed import Line
 from tests.whole import Whole, whole_service
 
 ANSWERED = ["prompt.queued", "prompt.running", "reply.delta", "prompt.answered"]

@@ -12,7 +12,7 @@ ROOT = Path(gembackend.__file__).parent
 FLOORS = (
     {"environment", "config", "actors", "plumbing"},
     {"web"},
-    {"gemini", "quota"},
+    {"gemini", "quota", "live"},
     {"users"},
     {"auth", "chatrooms", "billing"},
     {"messages"},

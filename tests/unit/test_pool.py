@@ -6,12 +6,12 @@ from time import monotonic
 
 from gembackend.actors import Mailbox
 from gembackend.gemini.faults import Failure, Reply
+from gembackend.live.feed import Feed
 from gembackend.prompts.breaker import PAUSE, Breaker
-from gembackend.prompts.feed import Feed
 from gembackend.prompts.limit import AdaptiveLimit
 from gembackend.prompts.outcome import BACKOFF_BASE, Retry
 from gembackend.prompts.pool import Ended, WorkerPool
-from tests.unit.test_feed import Line, claim
+from tests.feeds import Line, claim
 
 
 class Eager:

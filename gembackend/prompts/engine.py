@@ -15,6 +15,7 @@ from gembackend.live.waiters import Waiters
 from gembackend.plumbing.postgres import Database
 from gembackend.plumbing.redis_state import RedisState
 from gembackend.prompts.admission import Admission
+from gembackend.prompts.announcer import Announcer
 from gembackend.prompts.attempt import Model
 from gembackend.prompts.breaker import THRESHOLD as BREAKER_THRESHOLD
 from gembackend.prompts.breaker import Breaker
@@ -30,6 +31,7 @@ from gembackend.prompts.reader import Reader
 from gembackend.prompts.storing import Storing
 from gembackend.prompts.stream import Stream
 from gembackend.prompts.sweeper import Sweeper
+from gembackend.prompts.turns import Turns
 from gembackend.prompts.writer import StreamWriter
 from gembackend.quota.rules import forgiven_a_day
 
@@ -69,16 +71,16 @@ class PromptEngine:
             max_attempts=settings.prompt_max_attempts,
         )
         storing = Storing(database, forgiven=forgiven_a_day(settings.basic_daily_prompts))
-        committer = Committer(storing, endings, claims, pool, writer, self.waiters, self.feed, admission)
+        announcer = Announcer(self.feed, self.waiters, writer, admission)
+        committer = Committer(endings, storing, announcer, Turns(claims, pool, storing, writer))
         self.intake = Intake(
             database,
-            writer,
-            self.feed,
+            announcer,
             admission,
             daily_prompts=settings.basic_daily_prompts,
             room_limit=settings.prompt_room_limit,
         )
-        self.canceller = Canceller(database, pool, self.waiters, self.feed, writer, admission)
+        self.canceller = Canceller(database, pool, announcer)
         self.actors: tuple[Actor, ...] = (
             writer,
             FinishPoll(database, self.waiters),

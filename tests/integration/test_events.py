@@ -260,6 +260,7 @@ async def test_a_long_story_is_told_page_by_page(whole: Whole, monkeypatch: pyte
         await whole.ask(room, text)
     whole.gemini.default = Behaviour(hold=hold, text="at last")
     unfinished = [await send(whole, room, text) for text in "defgh"]
+    await whole.gemini.wait_for_calls(4)
     async with listen(whole, room, "0-0") as listener:
         events = await listener.until("prompt.queued", count=8)
         assert names(events) == [*ANSWERED * 3, "prompt.queued", "prompt.running", *["prompt.queued"] * 4]

@@ -23,6 +23,7 @@ from gembackend.prompts.cancel import Canceller
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.committer import Committer
 from gembackend.prompts.finder import Finder
+from gembackend.prompts.gate import Gate
 from gembackend.prompts.heartbeat import Heartbeat
 from gembackend.prompts.intake import Intake
 from gembackend.prompts.limit import AdaptiveLimit
@@ -66,8 +67,10 @@ class PromptEngine:
             model,
             endings,
             self.feed,
-            AdaptiveLimit(settings.prompt_workers),
-            Breaker(min(BREAKER_THRESHOLD, settings.prompt_max_attempts)),
+            Gate(
+                AdaptiveLimit(settings.prompt_workers),
+                Breaker(min(BREAKER_THRESHOLD, settings.prompt_max_attempts)),
+            ),
             max_attempts=settings.prompt_max_attempts,
         )
         storing = Storing(database, forgiven=forgiven_a_day(settings.basic_daily_prompts))

@@ -14,8 +14,7 @@ from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.traces import NOTHING, Span
 from gembackend.prompts import attempt, spans
 from gembackend.prompts.attempt import Model, Result
-from gembackend.prompts.breaker import Breaker
-from gembackend.prompts.limit import AdaptiveLimit
+from gembackend.prompts.gate import Gate
 from gembackend.prompts.outcome import BLOCKS, FINISHES, MESSAGES, STATUSES, Answered, Health, Retry
 from gembackend.prompts.store import Claimed
 from gembackend.prompts.voice import Voice
@@ -62,8 +61,7 @@ class WorkerPool(Actor):
         model: Model,
         endings: Mailbox[Ended],
         feed: Feed,
-        limit: AdaptiveLimit,
-        breaker: Breaker,
+        gate: Gate,
         *,
         max_attempts: int,
     ) -> None:
@@ -71,8 +69,7 @@ class WorkerPool(Actor):
         self._model = model
         self._endings = endings
         self._feed = feed
-        self._limit = limit
-        self._breaker = breaker
+        self._gate = gate
         self._max_attempts = max_attempts
         self._runs: dict[UUID, Run] = {}
         self._vacated = asyncio.Event()
@@ -83,7 +80,7 @@ class WorkerPool(Actor):
         """How many more attempts may begin now."""
         if self.stopping.is_set():
             return 0
-        return min(self._limit.value - len(self._runs), self._breaker.allow(monotonic()))
+        return self._gate.free(len(self._runs))
 
     def turns(self, rooms: int) -> int:
         """How many of so many rooms that have just ended a prompt may go straight on with their next one.
@@ -92,7 +89,7 @@ class WorkerPool(Actor):
         """
         if self.free() <= 0:
             return 0
-        return min(rooms, self._breaker.allow(monotonic()))
+        return min(rooms, self._gate.free(len(self._runs) - rooms))
 
     def suspects_welcome(self) -> int:
         """How many prompts that may kill this process it may take on: one at a time, so that none dies of another."""
@@ -116,7 +113,7 @@ class WorkerPool(Actor):
             metrics.TAKEOVERS.inc()
             self.abandon(claimed.id)
         run = Run(claimed, entry_ids)
-        self._breaker.started(run.begun)
+        self._gate.started()
         self._runs[claimed.id] = run
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
         voice = Voice(self._feed, claimed) if self._feed.begin(claimed.chatroom_id, claimed.id, claimed.fence) else None
@@ -183,14 +180,9 @@ class WorkerPool(Actor):
         )
         result: Result | None = None
         try:
-            result = await attempt.run(
-                claimed,
-                self._model,
-                voice=voice,
-                max_attempts=self._max_attempts,
-                outage=self._learn,
-                random=random,
-            )
+            judged = await attempt.run(claimed, self._model, max_attempts=self._max_attempts, voice=voice)
+            outage = self._learn(judged.health)
+            result = attempt.settle(claimed, judged, max_attempts=self._max_attempts, outage=outage, random=random)
         except asyncio.CancelledError:
             self._learn("neutral")
             log.info("attempt_cut_off", lost=run.lost)
@@ -208,14 +200,10 @@ class WorkerPool(Actor):
         self._endings.tell(Ended(run, None if task.cancelled() else task.result()))
 
     def _learn(self, health: Health) -> bool:
-        """Take in how a call went; tells whether Gemini as a whole is taken for down."""
-        now = monotonic()
-        self._limit.record(health, now)
-        self._breaker.record(health, now)
-        metrics.CONCURRENCY_LIMIT.set(self._limit.value)
-        metrics.BREAKER_OPEN.set(self._breaker.state != "closed")
+        """Have the gate learn how a call went, which may open it; tells whether Gemini is taken for down."""
+        down = self._gate.record(health)
         self._vacated.set()
-        return self._breaker.state != "closed"
+        return down
 
 
 def _account(result: Result, seconds: float) -> None:

@@ -100,13 +100,13 @@ class Service:
                 *MessageRoutes(
                     self.database,
                     self._engine.intake.accept,
-                    self._engine.live.watch,
+                    self._engine.waiters,
                     self._engine.canceller.cancel,
                     longest_prompt=settings.prompt_max_chars,
                     daily_prompts=settings.basic_daily_prompts,
                 ).table(),
                 *ReadingRoutes(self.database, self._indexer.look).table(),
-                *EventRoutes(self.database, self._engine.feed.listen).table(),
+                *EventRoutes(self.database, self._engine.feed).table(),
                 *BillingRoutes(
                     self._billing,
                     Standings(self.database, plan_of(settings)),

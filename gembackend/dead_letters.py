@@ -11,8 +11,8 @@ from gembackend.config import Settings
 from gembackend.plumbing.database_login import reason
 from gembackend.plumbing.ids import parse_id
 from gembackend.plumbing.postgres import Database, DatabaseAway, SchemaMismatch, check_schema
-from gembackend.prompts import upkeep_store as prompts
-from gembackend.prompts.upkeep_store import DeadLetter
+from gembackend.prompts import dead_letter_store as prompts
+from gembackend.prompts.dead_letter_store import DeadLetter
 
 Say = Callable[[str], None]
 Row = tuple[str, ...]

@@ -110,7 +110,7 @@ class Engine:
     async def finished(self, room: tuple[UUID, UUID], prompt_id: UUID | None) -> Prompt:
         """A prompt once it has finished."""
         assert prompt_id is not None
-        with self.engine.live.watch(prompt_id) as finish:
+        with self.engine.waiters.watch(prompt_id) as finish:
             prompt = await self.prompt(room, prompt_id)
             if prompt.finished:
                 return prompt

@@ -15,8 +15,9 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError,
 
 from gembackend.auth import limits
 from gembackend.checks.report import Failed, why_away
+from gembackend.live.wire import FEED_CHANNEL, FINISHED_CHANNEL
 from gembackend.plumbing import redis
-from gembackend.prompts.stream import FEED_CHANNEL, FINISHED_CHANNEL, GROUP
+from gembackend.prompts.stream import GROUP
 
 HEAR_SECONDS = 2.0
 """How long a message may take through Redis."""

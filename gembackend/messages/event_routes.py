@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 
 from gembackend.chatrooms import store as chatrooms
+from gembackend.live.feed import Ear, Feed
 from gembackend.messages import store
-from gembackend.messages.rules import Ear, Listen
 from gembackend.messages.story import Event, Place, Story, parse_place
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault, invalid, not_found
@@ -33,11 +33,11 @@ log = logs.logger(__name__)
 
 
 class EventRoutes:
-    """The stream of a room. `listen` is the prompt engine's."""
+    """The stream of a room."""
 
-    def __init__(self, database: Database, listen: Listen) -> None:
+    def __init__(self, database: Database, feed: Feed) -> None:
         self._database = database
-        self._listen = listen
+        self._feed = feed
         self._open: Counter[UUID] = Counter()
 
     def table(self) -> list[Route]:
@@ -63,7 +63,7 @@ class EventRoutes:
         """Tell a listener what happens in a room until it hangs up, its session ends, or the room is deleted."""
         user_id, chatroom_id = session_of(request).user_id, path_id(request, "chatroom_id", "chatroom")
         stream = EventStream(request, preference_applied(request))
-        with self._seat(user_id), self._listen(chatroom_id) as ear:
+        with self._seat(user_id), self._feed.listen(chatroom_id) as ear:
             if ear.closed:
                 raise Fault("shutting_down", "This process is shutting down; try again.", retry_after=1)
             story = Story(await self._place(request, user_id, chatroom_id))

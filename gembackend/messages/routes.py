@@ -5,9 +5,10 @@ from uuid import UUID
 from aiohttp import web
 
 from gembackend.chatrooms import store as chatrooms
+from gembackend.live.waiters import Waiters
 from gembackend.messages import store
 from gembackend.messages.models import LatestExchange, NewMessage, Prompt
-from gembackend.messages.rules import Accept, Cancel, NewPrompt, Verdict, Watch, problem_with
+from gembackend.messages.rules import Accept, Cancel, NewPrompt, Verdict, problem_with
 from gembackend.messages.verdicts import REFUSALS, problem_with_regenerating, taken
 from gembackend.plumbing.faults import Fault, invalid, not_found
 from gembackend.plumbing.ids import new_id
@@ -22,13 +23,13 @@ GROUP = "Messages"
 
 
 class MessageRoutes:
-    """The message and prompt endpoints. `accept`, `watch` and `cancel` are the prompt engine's."""
+    """The message and prompt endpoints. `accept` and `cancel` are the prompt engine's."""
 
     def __init__(
         self,
         database: Database,
         accept: Accept,
-        watch: Watch,
+        waiters: Waiters,
         cancel: Cancel,
         *,
         longest_prompt: int,
@@ -36,7 +37,7 @@ class MessageRoutes:
     ) -> None:
         self._database = database
         self._accept = accept
-        self._watch = watch
+        self._waiters = waiters
         self._cancel = cancel
         self._longest_prompt = longest_prompt
         self._daily_prompts = daily_prompts
@@ -169,7 +170,7 @@ class MessageRoutes:
 
     async def _sent(self, request: web.Request, new: NewPrompt, wait: float | None) -> web.StreamResponse:
         """Have a prompt accepted, and answer with it as it is now, or as it is when it has finished."""
-        with self._watch(new.id) as finish:
+        with self._waiters.watch(new.id) as finish:
             verdict = await self._accept(new)
             prompt_id = taken(verdict, daily_prompts=self._daily_prompts)
             if verdict.decision == "replayed":
@@ -184,7 +185,7 @@ class MessageRoutes:
 
     async def _waited(self, user_id: UUID, prompt_id: UUID, wait: float | None) -> Prompt:
         """The prompt as it is, or as it is when it has finished or `wait` seconds have passed."""
-        with self._watch(prompt_id) as finish:
+        with self._waiters.watch(prompt_id) as finish:
             prompt = await self._read(user_id, prompt_id)
             if not wait or prompt.finished:
                 return prompt

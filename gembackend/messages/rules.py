@@ -1,10 +1,9 @@
 """What is asked of the prompt engine when a message is sent, and what it answers."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 from uuid import UUID
 
 Decision = Literal[
@@ -64,43 +63,6 @@ Taken = Literal["cancelled", "finished", "not_found"]
 
 Cancel = Callable[[UUID, UUID], Awaitable[Taken]]
 """Asks the engine to cancel a prompt (user id, prompt id); raises Fault when it cannot at the moment."""
-
-
-class Finish(Protocol):
-    """The end of one prompt, which may come at any time and from any process."""
-
-    async def within(self, seconds: float) -> bool:
-        """Wait for it at most so long; tells whether it came."""
-
-
-class Watch(Protocol):
-    """Starts to watch a prompt, also one that does not exist yet, until the block ends."""
-
-    def __call__(self, prompt_id: UUID) -> AbstractContextManager[Finish]: ...
-
-
-class Ear(Protocol):
-    """One listener to a room, in whichever process the room's prompts are worked on."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether this process is shutting down, and there will be nothing more to hear."""
-        ...
-
-    async def heard(self, seconds: float) -> bool:
-        """Wait for news at most so long; tells whether a prompt of the room has changed, beyond having said more."""
-
-    def rouse(self) -> None:
-        """End the wait under way, or the next one."""
-
-    def text(self, prompt_id: UUID, fence: int) -> str:
-        """All that this attempt at a prompt has said so far, as far as it is known here."""
-
-
-class Listen(Protocol):
-    """Starts to listen to a room, until the block ends."""
-
-    def __call__(self, chatroom_id: UUID) -> AbstractContextManager[Ear]: ...
 
 
 def problem_with(content: str, longest: int) -> str | None:

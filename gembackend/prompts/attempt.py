@@ -1,7 +1,10 @@
-"""One attempt at a prompt: call Gemini, decide the outcome. No step touches a store, so any may be cancelled."""
+"""One attempt at a prompt: call Gemini, decide the outcome.
+
+No step touches a store or tells anybody, so any may be cancelled.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gembackend.gemini.faults import Failure, Reply
@@ -41,33 +44,27 @@ class Result:
 
 
 async def run(
-    claimed: Claimed,
-    model: Model,
-    *,
-    voice: Callable[[str], None] | None = None,
-    max_attempts: int,
-    outage: Callable[[Health], bool],
-    random: Callable[[], float],
+    claimed: Claimed, model: Model, *, max_attempts: int, voice: Callable[[str], None] | None = None
 ) -> Result:
-    """Make the attempt that this claim stands for.
-
-    `voice` hears the reply while it comes; `outage` is told how the call went, and says if Gemini is down.
-    """
+    """Make the attempt that this claim stands for and judge it by itself; `voice` hears the reply while it comes."""
     if claimed.exhausted:
-        outage("neutral")
         return Result(outcome.WORKER_LOST, "neutral", "EXHAUSTED")
     last = claimed.attempt >= max_attempts
     with spans.calling(claimed, model.name(last_attempt=last)) as span:
         answer = await model.generate(claimed.history, claimed.content, last_attempt=last, on_text=voice)
         spans.called(span, answer)
-    judged, health, status, reason = _judge(answer)
+    return _judge(answer)
+
+
+def settle(claimed: Claimed, result: Result, *, max_attempts: int, outage: bool, random: Callable[[], float]) -> Result:
+    """The result with its final outcome, by what else is known of Gemini; `outage` says that it is taken for down."""
     decided = outcome.decide(
-        judged, attempt=claimed.attempt, max_attempts=max_attempts, outage=outage(health), random=random
+        result.outcome, attempt=claimed.attempt, max_attempts=max_attempts, outage=outage, random=random
     )
-    return Result(decided, health, status, reason)
+    return replace(result, outcome=decided)
 
 
-def _judge(answer: Reply | Failure) -> tuple[Outcome, Health, str, str]:
+def _judge(answer: Reply | Failure) -> Result:
     match answer:
         case Reply():
             judged = outcome.of_reply(
@@ -78,7 +75,7 @@ def _judge(answer: Reply | Failure) -> tuple[Outcome, Health, str, str]:
                 prompt_tokens=answer.prompt_tokens,
                 reply_tokens=answer.reply_tokens,
             )
-            return judged, "ok", answer.block_reason or answer.finish_reason, ""
+            return Result(judged, "ok", answer.block_reason or answer.finish_reason)
         case Failure():
-            judged = outcome.of_failure(status=answer.status, retry_after=answer.retry_after)
-            return judged, outcome.failure_class(answer.status), answer.status, answer.reason
+            asked = outcome.of_failure(status=answer.status, retry_after=answer.retry_after)
+            return Result(asked, outcome.failure_class(answer.status), answer.status, answer.reason)

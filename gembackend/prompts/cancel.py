@@ -7,11 +7,8 @@ from gembackend.messages.rules import Taken
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts import cancel_store as store
-from gembackend.prompts.admission import Admission
-from gembackend.prompts.feed import Feed
-from gembackend.prompts.live import Live
+from gembackend.prompts.announcer import Announcer
 from gembackend.prompts.pool import WorkerPool
-from gembackend.prompts.writer import Finished, StreamWriter, Wake
 
 log = logs.logger(__name__)
 
@@ -22,21 +19,10 @@ class Canceller:
     A process that works on it closes the call to Gemini when it hears of it, at the latest with its next heartbeat.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        pool: WorkerPool,
-        live: Live,
-        feed: Feed,
-        writer: StreamWriter,
-        admission: Admission,
-    ) -> None:
+    def __init__(self, database: Database, pool: WorkerPool, announcer: Announcer) -> None:
         self._database = database
         self._pool = pool
-        self._live = live
-        self._feed = feed
-        self._writer = writer
-        self._admission = admission
+        self._announcer = announcer
 
     async def cancel(self, user_id: UUID, prompt_id: UUID) -> Taken:
         """Cancel a prompt of the user; raises Fault when the database is away."""
@@ -45,11 +31,7 @@ class Canceller:
         if cancellation.chatroom_id is None:
             return "finished" if cancellation.found else "not_found"
         self._pool.abandon(prompt_id)
-        self._live.finished([prompt_id])
-        self._feed.changed([cancellation.chatroom_id])
-        self._writer.tell(Finished((prompt_id,)))
-        self._writer.tell(Wake(cancellation.chatroom_id, "cancel"))
-        self._admission.finished(1)
+        self._announcer.cancelled(cancellation.chatroom_id, prompt_id)
         metrics.PROMPTS_FINISHED.labels("cancelled", "").inc()
         log.info("prompt_cancelled", prompt_id=str(prompt_id))
         return "cancelled"
@@ -58,11 +40,7 @@ class Canceller:
         """Tell everybody of rooms that have been deleted, and of the prompts that were unfinished in them."""
         for prompt_id in prompt_ids:
             self._pool.abandon(prompt_id)
-        self._live.finished(prompt_ids)
-        self._feed.changed(chatroom_ids)
-        if not prompt_ids:
-            return
-        self._writer.tell(Finished(tuple(prompt_ids)))
-        self._admission.finished(len(prompt_ids))
-        metrics.PROMPTS_FINISHED.labels("cancelled", "").inc(len(prompt_ids))
-        log.info("prompts_dropped", count=len(prompt_ids))
+        self._announcer.ended(chatroom_ids, prompt_ids)
+        if prompt_ids:
+            metrics.PROMPTS_FINISHED.labels("cancelled", "").inc(len(prompt_ids))
+            log.info("prompts_dropped", count=len(prompt_ids))

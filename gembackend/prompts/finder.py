@@ -7,11 +7,11 @@ from gembackend.actors import Actor
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
-from gembackend.prompts import upkeep_store as store
+from gembackend.plumbing.redis_state import RedisState
+from gembackend.prompts import sweep_store as store
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.pool import WorkerPool
-from gembackend.prompts.redis_state import RedisState
-from gembackend.prompts.upkeep_store import Behind
+from gembackend.prompts.sweep_store import Behind
 from gembackend.prompts.writer import StreamWriter, Wake
 
 log = logs.logger(__name__)

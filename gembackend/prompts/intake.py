@@ -13,8 +13,7 @@ from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts import spans, store
 from gembackend.prompts.admission import Admission
-from gembackend.prompts.feed import Feed
-from gembackend.prompts.writer import StreamWriter, Wake
+from gembackend.prompts.announcer import Announcer
 
 log = logs.logger(__name__)
 
@@ -35,8 +34,7 @@ class Intake(Actor):
     def __init__(
         self,
         database: Database,
-        writer: StreamWriter,
-        feed: Feed,
+        announcer: Announcer,
         admission: Admission,
         *,
         daily_prompts: int,
@@ -44,8 +42,7 @@ class Intake(Actor):
     ) -> None:
         super().__init__("intake")
         self._database = database
-        self._writer = writer
-        self._feed = feed
+        self._announcer = announcer
         self._admission = admission
         self._daily_prompts = daily_prompts
         self._room_limit = room_limit
@@ -106,7 +103,7 @@ class Intake(Actor):
         else:
             for asked, verdict in zip(batch, verdicts, strict=True):
                 with traces.joined(asked.question.traceparent):
-                    self._announce(asked.question, verdict)
+                    self._report(asked.question, verdict)
                 asked.answer(verdict)
 
     async def _accept(self, prompts: list[NewPrompt]) -> list[Verdict]:
@@ -119,12 +116,10 @@ class Intake(Actor):
         metrics.ACCEPT_BATCH.observe(len(prompts))
         return verdicts
 
-    def _announce(self, prompt: NewPrompt, verdict: Verdict) -> None:
+    def _report(self, prompt: NewPrompt, verdict: Verdict) -> None:
         if verdict.decision == "accepted":
-            self._admission.accepted()
             metrics.PROMPTS_ACCEPTED.inc()
-            self._writer.tell(Wake(prompt.chatroom_id, "intake"))
-            self._feed.changed([prompt.chatroom_id])
+            self._announcer.accepted(prompt.chatroom_id)
             log.info(
                 "prompt_accepted",
                 prompt_id=str(prompt.id),

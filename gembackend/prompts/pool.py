@@ -9,15 +9,15 @@ from uuid import UUID
 import structlog
 
 from gembackend.actors import Actor, Mailbox
+from gembackend.live.feed import Feed
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.traces import NOTHING, Span
 from gembackend.prompts import attempt, spans
 from gembackend.prompts.attempt import Model, Result
-from gembackend.prompts.breaker import Breaker
-from gembackend.prompts.feed import Feed
-from gembackend.prompts.limit import AdaptiveLimit
+from gembackend.prompts.gate import Gate
 from gembackend.prompts.outcome import BLOCKS, FINISHES, MESSAGES, STATUSES, Answered, Health, Retry
 from gembackend.prompts.store import Claimed
+from gembackend.prompts.voice import Voice
 
 log = logs.logger(__name__)
 
@@ -61,8 +61,7 @@ class WorkerPool(Actor):
         model: Model,
         endings: Mailbox[Ended],
         feed: Feed,
-        limit: AdaptiveLimit,
-        breaker: Breaker,
+        gate: Gate,
         *,
         max_attempts: int,
     ) -> None:
@@ -70,8 +69,7 @@ class WorkerPool(Actor):
         self._model = model
         self._endings = endings
         self._feed = feed
-        self._limit = limit
-        self._breaker = breaker
+        self._gate = gate
         self._max_attempts = max_attempts
         self._runs: dict[UUID, Run] = {}
         self._vacated = asyncio.Event()
@@ -82,7 +80,7 @@ class WorkerPool(Actor):
         """How many more attempts may begin now."""
         if self.stopping.is_set():
             return 0
-        return min(self._limit.value - len(self._runs), self._breaker.allow(monotonic()))
+        return self._gate.free(len(self._runs))
 
     def turns(self, rooms: int) -> int:
         """How many of so many rooms that have just ended a prompt may go straight on with their next one.
@@ -91,7 +89,7 @@ class WorkerPool(Actor):
         """
         if self.free() <= 0:
             return 0
-        return min(rooms, self._breaker.allow(monotonic()))
+        return min(rooms, self._gate.free(len(self._runs) - rooms))
 
     def suspects_welcome(self) -> int:
         """How many prompts that may kill this process it may take on: one at a time, so that none dies of another."""
@@ -115,18 +113,18 @@ class WorkerPool(Actor):
             metrics.TAKEOVERS.inc()
             self.abandon(claimed.id)
         run = Run(claimed, entry_ids)
-        self._breaker.started(run.begun)
+        self._gate.started()
         self._runs[claimed.id] = run
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
-        run.task = asyncio.create_task(self._traced(run), name=f"attempt-{claimed.id}")
+        voice = Voice(self._feed, claimed) if self._feed.begin(claimed.chatroom_id, claimed.id, claimed.fence) else None
+        run.task = asyncio.create_task(self._traced(run, voice), name=f"attempt-{claimed.id}")
         run.task.add_done_callback(lambda task: self._ended(run, task))
-        self._feed.changed([claimed.chatroom_id])
 
     def release(self, run: Run) -> None:
         """The run's end has been dealt with: its slot is free."""
         if self._runs.get(run.claimed.id) is run:
             del self._runs[run.claimed.id]
-        self._feed.hush(run.claimed)
+        self._feed.hush(run.claimed.chatroom_id, run.claimed.id, run.claimed.fence)
         metrics.PROMPTS_IN_FLIGHT.set(len(self._runs))
         self._vacated.set()
 
@@ -166,30 +164,25 @@ class WorkerPool(Actor):
             await asyncio.wait(late)
         log.info("drained", finished=len(tasks) - len(late), put_back=len(late))
 
-    async def _traced(self, run: Run) -> Result | None:
+    async def _traced(self, run: Run, voice: Voice | None) -> Result | None:
         with spans.attempting(run.claimed, run.entry_ids) as run.span:
-            result = await self._work(run)
+            result = await self._work(run, voice)
             if result is None:
                 spans.cut_off(run.span)
             else:
                 spans.attempted(run.span, result.outcome, result.status)
             return result
 
-    async def _work(self, run: Run) -> Result | None:
+    async def _work(self, run: Run, voice: Voice | None) -> Result | None:
         claimed = run.claimed
         structlog.contextvars.bind_contextvars(
             prompt_id=str(claimed.id), request_id=claimed.request_id, attempt=claimed.attempt
         )
         result: Result | None = None
         try:
-            result = await attempt.run(
-                claimed,
-                self._model,
-                voice=self._feed.voice(claimed),
-                max_attempts=self._max_attempts,
-                outage=self._learn,
-                random=random,
-            )
+            judged = await attempt.run(claimed, self._model, max_attempts=self._max_attempts, voice=voice)
+            outage = self._learn(judged.health)
+            result = attempt.settle(claimed, judged, max_attempts=self._max_attempts, outage=outage, random=random)
         except asyncio.CancelledError:
             self._learn("neutral")
             log.info("attempt_cut_off", lost=run.lost)
@@ -207,14 +200,10 @@ class WorkerPool(Actor):
         self._endings.tell(Ended(run, None if task.cancelled() else task.result()))
 
     def _learn(self, health: Health) -> bool:
-        """Take in how a call went; tells whether Gemini as a whole is taken for down."""
-        now = monotonic()
-        self._limit.record(health, now)
-        self._breaker.record(health, now)
-        metrics.CONCURRENCY_LIMIT.set(self._limit.value)
-        metrics.BREAKER_OPEN.set(self._breaker.state != "closed")
+        """Have the gate learn how a call went, which may open it; tells whether Gemini is taken for down."""
+        down = self._gate.record(health)
         self._vacated.set()
-        return self._breaker.state != "closed"
+        return down
 
 
 def _account(result: Result, seconds: float) -> None:

@@ -7,9 +7,9 @@ from gembackend.actors import Actor
 from gembackend.plumbing import logs
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.redis import OUTAGES
+from gembackend.plumbing.redis_state import RedisState
 from gembackend.prompts.claims import Claims
 from gembackend.prompts.pool import WorkerPool
-from gembackend.prompts.redis_state import RedisState
 from gembackend.prompts.stream import FROM_THE_START, Hint, Stream
 from gembackend.prompts.writer import Done, StreamWriter, Wake
 

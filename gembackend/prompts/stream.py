@@ -12,12 +12,11 @@ from uuid import UUID
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from gembackend.live.wire import FEED_CHANNEL, FINISHED_CHANNEL, encode_finished
 from gembackend.plumbing.ids import parse_id
 
 STREAM = "gembackend:hints"
 GROUP = "workers"
-FINISHED_CHANNEL = "gembackend:finished"
-FEED_CHANNEL = "gembackend:feed"
 EPOCH_KEY = "gembackend:epoch"
 BLOCK_MILLISECONDS = 200
 """How long one read waits; a reader that is told to stop ends its read first, so this is kept short."""
@@ -99,7 +98,7 @@ class Stream:
             pipeline.xack(STREAM, GROUP, *done)
             pipeline.xdel(STREAM, *done)
         if finished:
-            pipeline.publish(FINISHED_CHANNEL, " ".join(map(str, finished)))
+            pipeline.publish(FINISHED_CHANNEL, encode_finished(finished))
         for payload in casts:
             pipeline.publish(FEED_CHANNEL, payload)
         await pipeline.execute()

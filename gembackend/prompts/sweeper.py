@@ -13,11 +13,11 @@ from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
 from gembackend.plumbing.redis import OUTAGES
-from gembackend.prompts import upkeep_store as store
+from gembackend.plumbing.redis_state import RedisState
+from gembackend.prompts import sweep_store as store
 from gembackend.prompts.admission import Admission
-from gembackend.prompts.redis_state import RedisState
 from gembackend.prompts.stream import Stream
-from gembackend.prompts.upkeep_store import Behind
+from gembackend.prompts.sweep_store import Behind
 from gembackend.prompts.writer import Done, StreamWriter, Wake
 
 log = logs.logger(__name__)

@@ -8,7 +8,7 @@ from uuid import UUID
 from gembackend.actors import Actor, Mailbox, MailboxClosed, MailboxFull
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.redis import OUTAGES
-from gembackend.prompts.redis_state import RedisState
+from gembackend.plumbing.redis_state import RedisState
 from gembackend.prompts.stream import Stream
 
 log = logs.logger(__name__)
@@ -53,7 +53,7 @@ Note = Wake | Done | Finished | Cast
 class StreamWriter(Actor):
     """Takes notes and writes them to Redis, many in one round trip.
 
-    While Redis is away hints and notices are dropped, because the finder and the poll of `live` make up for them;
+    While Redis is away hints and notices are dropped, because the finder and the polls of `live` make up for them;
     acknowledgements are kept until they are through.
     """
 
@@ -72,6 +72,10 @@ class StreamWriter(Actor):
         except (MailboxFull, MailboxClosed):
             if isinstance(note, Wake):
                 metrics.HINTS_DROPPED.inc()
+
+    def cast(self, payload: bytes) -> None:
+        """Send news of the feed soon, or never."""
+        self.tell(Cast(payload))
 
     def tell_later(self, seconds: float, note: Note) -> None:
         """Write this after a while; forgotten when the writer stops before, for the sweeper to find."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 
 from gembackend.embedded.postgres import EmbeddedPostgres, migrate
-from gembackend.prompts import store, upkeep_store
+from gembackend.prompts import store, sweep_store
 
 TIMES = 20
 ROOMS = 64
@@ -87,10 +87,10 @@ async def _measure(connection: asyncpg.Connection, state: str) -> None:
         assert len(claimed) == len(rooms)
 
     async def sweep() -> None:
-        await upkeep_store.waiting_rooms(connection, 2.0, 1000)
+        await sweep_store.waiting_rooms(connection, 2.0, 1000)
 
     async def count() -> None:
-        await upkeep_store.backlog(connection)
+        await sweep_store.backlog(connection)
 
     for name, work in ((f"claim of {ROOMS} rooms", claim), ("search of a sweep", sweep), ("count", count)):
         took = [await _timed(connection, work) for _ in range(TIMES)]

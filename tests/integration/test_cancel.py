@@ -112,8 +112,8 @@ async def test_what_runs_in_a_room_that_is_deleted_is_closed_at_once_in_whicheve
     await other.start()
     try:
         with (
-            engine.engine.live.watch(hanging.prompt_id) as here,
-            other.engine.live.watch(behind.prompt_id) as there,
+            engine.engine.waiters.watch(hanging.prompt_id) as here,
+            other.engine.waiters.watch(behind.prompt_id) as there,
             engine.engine.feed.listen(room[1]) as ear,
         ):
             async with other.database.transaction() as connection:

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gembackend.embedded.gemini import Behaviour, Call
+from gembackend.live.polls import FinishPoll
+from gembackend.live.waiters import Waiters
 from gembackend.messages.rules import NewPrompt
 from gembackend.plumbing import metrics
 from gembackend.plumbing.ids import new_id
 from gembackend.prompts.breaker import PAUSE, THRESHOLD
-from gembackend.prompts.live import FinishPoll, Live
 from tests.engine import Engine, running
 from tests.faults import at_rest
 from tests.processes import until
@@ -319,8 +320,8 @@ async def test_a_full_backlog_is_told_only_to_who_would_be_accepted_otherwise(
 
 async def test_a_prompt_that_is_watched_before_it_is_accepted_does_not_count_as_finished(engine: Engine) -> None:
     room, prompt_id = await engine.room(), new_id()
-    poll = FinishPoll(engine.database, engine.engine.live)
-    with engine.engine.live.watch(prompt_id) as finish:
+    poll = FinishPoll(engine.database, engine.engine.waiters)
+    with engine.engine.waiters.watch(prompt_id) as finish:
         assert await poll.run_once() == 0
         assert not await finish.within(0)
         await engine.engine.intake.accept(NewPrompt(prompt_id, *room, "hello", None, "test"))
@@ -329,7 +330,7 @@ async def test_a_prompt_that_is_watched_before_it_is_accepted_does_not_count_as_
 
 async def test_the_poll_finds_what_no_notice_told_of(engine: Engine) -> None:
     prompt = await engine.ask(await engine.room(), "hello")
-    live = Live()
-    with live.watch(prompt.id) as finish:
-        assert await FinishPoll(engine.database, live).run_once() == 1
+    waiters = Waiters()
+    with waiters.watch(prompt.id) as finish:
+        assert await FinishPoll(engine.database, waiters).run_once() == 1
         assert await finish.within(0)

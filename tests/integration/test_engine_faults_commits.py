@@ -14,8 +14,8 @@ from gembackend.messages.rules import NewPrompt
 from gembackend.plumbing import metrics, pooler
 from gembackend.plumbing.ids import new_id
 from gembackend.prompts import store
+from gembackend.prompts.dead_letter_store import replay
 from gembackend.prompts.stream import STREAM
-from gembackend.prompts.upkeep_store import replay
 from tests.engine import Engine, running
 from tests.faults import at_rest, claim, commits_held, entries, queued, row_locked, somebody_waits
 

@@ -8,9 +8,9 @@ import pytest
 
 from gembackend.plumbing import redis
 from gembackend.plumbing.ids import new_id
+from gembackend.plumbing.redis_state import RedisState
 from gembackend.prompts import sweeper
 from gembackend.prompts.admission import Admission
-from gembackend.prompts.redis_state import RedisState
 from gembackend.prompts.stream import GROUP, STREAM, Hint, Stream
 from gembackend.prompts.sweeper import Sweep, Sweeper
 from gembackend.prompts.writer import StreamWriter

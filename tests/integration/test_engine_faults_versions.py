@@ -9,8 +9,9 @@ from gembackend.embedded import postgres, redis
 from gembackend.embedded.gemini import Behaviour
 from gembackend.embedded.postgres import EmbeddedPostgres
 from gembackend.embedded.redis import EmbeddedRedis
+from gembackend.prompts.dead_letter_store import replay
 from gembackend.prompts.stream import STREAM
-from gembackend.prompts.upkeep_store import replay, waiting_rooms
+from gembackend.prompts.sweep_store import waiting_rooms
 from tests.engine import Engine, running
 from tests.faults import at_rest
 from tests.servers import FAST

@@ -12,18 +12,19 @@ import pytest
 
 from gembackend.app import Service
 from gembackend.embedded.gemini import Behaviour
+from gembackend.live.feed import Feed
+from gembackend.live.polls import FeedPoll
 from gembackend.messages import event_routes, store
 from gembackend.messages.story import Entry
 from gembackend.plumbing import metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
 from gembackend.prompts import outcome
-from gembackend.prompts.feed import Feed, FeedPoll
 from gembackend.web import flow
 from tests.accounts import CHEAP, Client, settings
+from tests.feeds import Line
 from tests.listeners import ENDS, Listener, listening, names, stories, text_of
 from tests.processes import until
-from tests.unit.test_feed import Line
 from tests.whole import Whole, whole_service
 
 ANSWERED = ["prompt.queued", "prompt.running", "reply.delta", "prompt.answered"]
@@ -259,6 +260,7 @@ async def test_a_long_story_is_told_page_by_page(whole: Whole, monkeypatch: pyte
         await whole.ask(room, text)
     whole.gemini.default = Behaviour(hold=hold, text="at last")
     unfinished = [await send(whole, room, text) for text in "defgh"]
+    await whole.gemini.wait_for_calls(4)
     async with listen(whole, room, "0-0") as listener:
         events = await listener.until("prompt.queued", count=8)
         assert names(events) == [*ANSWERED * 3, "prompt.queued", "prompt.running", *["prompt.queued"] * 4]

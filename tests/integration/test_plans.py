@@ -10,10 +10,11 @@ import asyncpg
 import pytest
 
 from gembackend.chatrooms import store as chatrooms
+from gembackend.live import store as live
 from gembackend.messages import store as messages
 from gembackend.messages.rules import NewPrompt
 from gembackend.plumbing.ids import new_id
-from gembackend.prompts import cancel_store, finish_store, store, upkeep_store
+from gembackend.prompts import cancel_store, finish_store, store, sweep_store
 from gembackend.prompts.finish_store import Ending
 from gembackend.quota import store as quota
 
@@ -140,9 +141,9 @@ async def test_in_a_burst_no_hot_statement_touches_more_pages_than_its_result_ne
         "accept": (lambda c: store.accept(c, news, 1000, 1000, 1000), 150 * BATCH),
         "cancel": (lambda c: cancel_store.cancel(c, user_id, a_prompt), 150),
         "give back": (lambda c: quota.give_back(c, others), 50 * EACH * BATCH),
-        "waiting rooms": (lambda c: upkeep_store.waiting_rooms(c, 2.0, 1000), 5 * upkeep_store.LOOKED_AT),
-        "finished among": (lambda c: upkeep_store.finished_among(c, [one.id for one in claimed]), 10 * BATCH),
-        "room states": (lambda c: upkeep_store.room_states(c, rooms), 50 * BATCH),
+        "waiting rooms": (lambda c: sweep_store.waiting_rooms(c, 2.0, 1000), 5 * sweep_store.LOOKED_AT),
+        "finished among": (lambda c: live.finished_among(c, [one.id for one in claimed]), 10 * BATCH),
+        "room states": (lambda c: live.room_states(c, rooms), 50 * BATCH),
         "a prompt": (lambda c: messages.prompt(c, user_id, a_prompt), 50),
         "the latest exchange": (lambda c: messages.latest(c, user_id, long), 50),
         "a place in the story": (lambda c: messages.starting_place(c, user_id, long), 100),
@@ -164,14 +165,14 @@ async def test_in_a_burst_no_hot_statement_touches_more_pages_than_its_result_ne
 async def test_a_search_goes_on_behind_what_it_has_looked_at_until_it_has_seen_every_room(
     burst: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep_store, "LOOKED_AT", 7000)
+    monkeypatch.setattr(sweep_store, "LOOKED_AT", 7000)
     await burst.execute("UPDATE prompts SET available_at = now() + interval '1 hour' WHERE sequence = 1001")
     late = await burst.fetchval("SELECT id FROM chatrooms_metadata WHERE name = 'new' ORDER BY id DESC LIMIT 1")
     await burst.execute("UPDATE prompts SET available_at = now() - interval '3 s' WHERE chatroom_id = $1", late)
     behind, found, searches = None, [], 0
     while not searches or behind:
         async with burst.transaction():
-            result = await upkeep_store.waiting_rooms(burst, 2.0, 10, behind)
+            result = await sweep_store.waiting_rooms(burst, 2.0, 10, behind)
         behind, searches = result.behind, searches + 1
         found += result.rooms
     assert [room for room, _since in found] == [late]

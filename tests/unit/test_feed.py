@@ -1,33 +1,15 @@
-"""The feed between two processes over a line that may lose messages; the real line is in test_events.py."""
+"""The feed between two processes over a line that may lose news; the real line is in test_events.py."""
 
-from datetime import UTC, datetime
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
-from gembackend.prompts import feed as feeds
+from gembackend.live import feed as feeds
+from gembackend.live.feed import Feed
 from gembackend.prompts import outcome
-from gembackend.prompts.feed import Feed
 from gembackend.prompts.store import Claimed
-from gembackend.prompts.writer import Cast, Note, StreamWriter
-
-ROOM = uuid4()
-
-
-class Line(StreamWriter):
-    """Stands where the writer to Redis does: what is told goes to every feed, as pub/sub does it, unless it is cut."""
-
-    def __init__(self) -> None:
-        self.feeds: list[Feed] = []
-        self.sent: list[bytes] = []
-        self.cut = False
-
-    def tell(self, note: Note) -> None:
-        assert isinstance(note, Cast)
-        self.sent.append(note.payload)
-        if not self.cut:
-            for feed in self.feeds:
-                feed.take(note.payload)
+from gembackend.prompts.voice import Voice
+from tests.feeds import ROOM, Line, claim
 
 
 @pytest.fixture
@@ -50,32 +32,13 @@ def joined(line: Line, name: str) -> Feed:
     return line.feeds[-1]
 
 
-def claim(fence: int = 1, prompt_id: UUID | None = None) -> Claimed:
-    return Claimed(
-        id=prompt_id or uuid4(),
-        chatroom_id=ROOM,
-        fence=fence,
-        attempt=1,
-        exhausted=False,
-        taken_over=False,
-        suspect=False,
-        content="?",
-        history=(),
-        request_id="r",
-        created_at=datetime.now(UTC),
-        traceparent=None,
-        queue_seconds=0.0,
-    )
-
-
-def begin(worker: Feed, claimed: Claimed) -> feeds.Voice:
-    voice = worker.voice(claimed)
-    assert voice is not None
-    return voice
+def begin(worker: Feed, claimed: Claimed) -> Voice:
+    assert worker.begin(claimed.chatroom_id, claimed.id, claimed.fence), "somebody listens"
+    return Voice(worker, claimed)
 
 
 def test_nobody_hears_so_nothing_is_said_and_nothing_sent(worker: Feed, line: Line) -> None:
-    assert worker.voice(claim()) is None
+    assert not worker.begin(ROOM, uuid4(), 1)
     worker.changed([ROOM])
     assert line.sent == []
 
@@ -95,7 +58,7 @@ def test_each_prompt_of_a_room_has_its_own_text_though_fences_repeat(worker: Fee
             claimed = claim()
             begin(worker, claimed)(text)
             assert ear.text(claimed.id, claimed.fence) == text
-            worker.hush(claimed)
+            worker.hush(ROOM, claimed.id, claimed.fence)
 
 
 def test_a_new_attempt_begins_anew(worker: Feed, hearer: Feed) -> None:
@@ -177,8 +140,9 @@ def test_repeated_and_overlapping_messages_say_nothing_twice(worker: Feed, heare
 
 async def test_a_change_wakes_listeners_here_and_there_and_text_alone_is_no_change(worker: Feed, hearer: Feed) -> None:
     with hearer.listen(ROOM) as there, worker.listen(ROOM) as here:
-        claimed = claim()
-        begin(worker, claimed)("one")
+        say = begin(worker, claim())
+        assert [await ear.heard(1.0) for ear in (there, here)] == [True, True], "an attempt has begun"
+        say("one")
         assert [await ear.heard(1.0) for ear in (there, here)] == [False, False]
         worker.changed([ROOM])
         assert [await ear.heard(1.0) for ear in (there, here)] == [True, True]
@@ -203,10 +167,10 @@ def test_a_room_that_is_not_spoken_of_any_more_is_forgotten(
     sent = len(line.sent)
     worker.changed([ROOM])
     assert len(line.sent) == sent
-    assert worker.voice(claim()) is not None, "who listened a moment ago may be back for the reply"
+    assert worker.begin(ROOM, uuid4(), 1), "who listened a moment ago may be back for the reply"
     now += feeds.LINGER_SECONDS
     worker.announce()
-    assert worker.voice(claim()) is None
+    assert not worker.begin(ROOM, uuid4(), 1)
 
 
 def test_a_message_of_another_version_is_left(hearer: Feed) -> None:

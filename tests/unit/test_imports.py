@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import gembackend
@@ -12,7 +13,7 @@ ROOT = Path(gembackend.__file__).parent
 FLOORS = (
     {"environment", "config", "actors", "plumbing"},
     {"web"},
-    {"gemini", "quota"},
+    {"gemini", "quota", "live"},
     {"users"},
     {"auth", "chatrooms", "billing"},
     {"messages"},
@@ -78,6 +79,25 @@ def test_rooms_of_one_floor_do_not_know_each_other() -> None:
         and FLOOR_OF[target[0]] == FLOOR_OF[room_of(path)]
     ]
     assert sideways == []
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    names = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): tree for path, tree in modules()}
+    needs = {
+        name: {
+            part
+            for target in own(imported(ast.Module(at_once(tree), [])))
+            for part in (".".join(target), ".".join(target[:-1]))
+            if part in names and part != name
+        }
+        for name, tree in names.items()
+    }
+    TopologicalSorter(needs).prepare()
+
+
+def at_once(tree: ast.Module) -> list[ast.stmt]:
+    """The imports of a module that are carried out when it is imported itself."""
+    return [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def test_only_routes_and_the_composition_root_know_the_web() -> None:

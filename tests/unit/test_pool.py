@@ -6,12 +6,13 @@ from time import monotonic
 
 from gembackend.actors import Mailbox
 from gembackend.gemini.faults import Failure, Reply
+from gembackend.live.feed import Feed
 from gembackend.prompts.breaker import PAUSE, Breaker
-from gembackend.prompts.feed import Feed
+from gembackend.prompts.gate import Gate
 from gembackend.prompts.limit import AdaptiveLimit
 from gembackend.prompts.outcome import BACKOFF_BASE, Retry
 from gembackend.prompts.pool import Ended, WorkerPool
-from tests.unit.test_feed import Line, claim
+from tests.feeds import Line, claim
 
 
 class Eager:
@@ -36,6 +37,12 @@ class Eager:
         return Reply("id", prompt, "STOP", None, 1, 1, "eager")
 
 
+def pool_of(model: Eager, gate: Gate, endings: Mailbox[Ended] | None = None) -> WorkerPool:
+    """A pool that nobody listens to, whose prompts have five attempts."""
+    reported = Mailbox[Ended](capacity=8) if endings is None else endings
+    return WorkerPool(model, reported, Feed(Line(), "here"), gate, max_attempts=5)
+
+
 async def ends(pool: WorkerPool, endings: Mailbox[Ended], runs: int) -> list[Ended]:
     """Begin so many attempts at once, each in a room of its own, and wait for their ends."""
     for _ in range(runs):
@@ -49,7 +56,7 @@ async def ends(pool: WorkerPool, endings: Mailbox[Ended], runs: int) -> list[End
 
 async def test_no_more_attempts_begin_than_the_adaptive_limit_allows_at_the_moment() -> None:
     limit = AdaptiveLimit(8)
-    pool = WorkerPool(Eager(), Mailbox(capacity=8), Feed(Line(), "here"), limit, Breaker(5), max_attempts=5)
+    pool = pool_of(Eager(), Gate(limit, Breaker(5)))
     assert (pool.free(), pool.turns(5)) == (8, 5)
     limit.record("rate_limited", 0.0)
     assert pool.free() == 4
@@ -62,7 +69,7 @@ async def test_no_more_attempts_begin_than_the_adaptive_limit_allows_at_the_mome
 
 async def test_nothing_begins_while_the_breaker_is_open_and_then_one_attempt_by_itself() -> None:
     breaker = Breaker(1)
-    pool = WorkerPool(Eager(), Mailbox(capacity=8), Feed(Line(), "here"), AdaptiveLimit(8), breaker, max_attempts=5)
+    pool = pool_of(Eager(), Gate(AdaptiveLimit(8), breaker))
     breaker.record("down", monotonic() + 60)
     assert (pool.free(), pool.turns(5), await pool.vacancy(0.01)) == (0, 0, 0)
     breaker.record("ok", 0.0)
@@ -80,14 +87,14 @@ async def test_the_limit_and_the_breaker_learn_how_every_attempt_went() -> None:
         ("INVALID_ARGUMENT", 8, "closed"),
     ):
         limit, breaker, endings = AdaptiveLimit(8), Breaker(2), Mailbox[Ended](capacity=8)
-        pool = WorkerPool(Eager(status), endings, Feed(Line(), "here"), limit, breaker, max_attempts=5)
+        pool = pool_of(Eager(status), Gate(limit, breaker), endings)
         await ends(pool, endings, 3)
         assert (status, limit.value, breaker.state) == (status, left, state)
 
 
 async def test_attempts_that_failed_together_are_not_tried_again_together() -> None:
     endings: Mailbox[Ended] = Mailbox(capacity=8)
-    pool = WorkerPool(Eager("INTERNAL"), endings, Feed(Line(), "here"), AdaptiveLimit(8), Breaker(99), max_attempts=5)
+    pool = pool_of(Eager("INTERNAL"), Gate(AdaptiveLimit(8), Breaker(99)), endings)
     outcomes = [ended.result.outcome for ended in await ends(pool, endings, 8) if ended.result]
     delays = [outcome.delay for outcome in outcomes if isinstance(outcome, Retry)]
     assert len(delays) == 8 and len(set(delays)) > 1
@@ -96,7 +103,7 @@ async def test_attempts_that_failed_together_are_not_tried_again_together() -> N
 
 async def test_a_heartbeat_that_comes_late_does_not_end_a_newer_attempt_of_the_same_prompt() -> None:
     endings: Mailbox[Ended] = Mailbox(capacity=8)
-    pool = WorkerPool(Eager(), endings, Feed(Line(), "here"), AdaptiveLimit(2), Breaker(5), max_attempts=5)
+    pool = pool_of(Eager(), Gate(AdaptiveLimit(2), Breaker(5)), endings)
     newer = claim(fence=2)
     pool.begin(newer, ())
     assert pool.held() == [(newer.id, 2)]
@@ -109,7 +116,7 @@ async def test_a_heartbeat_that_comes_late_does_not_end_a_newer_attempt_of_the_s
 
 async def test_an_attempt_that_is_abandoned_before_it_has_begun_gives_its_slot_back() -> None:
     endings: Mailbox[Ended] = Mailbox(capacity=8)
-    pool = WorkerPool(Eager(), endings, Feed(Line(), "here"), AdaptiveLimit(2), Breaker(5), max_attempts=5)
+    pool = pool_of(Eager(), Gate(AdaptiveLimit(2), Breaker(5)), endings)
     abandoned, other = claim(), claim()
     pool.begin(abandoned, ("1-1",))
     pool.begin(other, ("2-1",))

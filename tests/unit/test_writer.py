@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from gembackend.plumbing import metrics
+from gembackend.plumbing.redis_state import RedisState
 from gembackend.prompts import writer as writing
-from gembackend.prompts.redis_state import RedisState
 from gembackend.prompts.stream import Stream
 from gembackend.prompts.writer import Cast, Done, Finished, StreamWriter, Wake
 

@@ -6,27 +6,26 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from gembackend.actors import Actor
-from gembackend.plumbing.ids import parse_id
+from gembackend.live.feed import Feed
+from gembackend.live.waiters import Waiters
+from gembackend.live.wire import FEED_CHANNEL, FINISHED_CHANNEL, decode_finished
 from gembackend.plumbing.redis import OUTAGES
-from gembackend.prompts.feed import Feed
-from gembackend.prompts.live import Live
-from gembackend.prompts.redis_state import RedisState
-from gembackend.prompts.stream import FEED_CHANNEL, FINISHED_CHANNEL
+from gembackend.plumbing.redis_state import RedisState
 
 PAUSE_SECONDS = 0.25
 LISTEN_SECONDS = 0.2
 
 
 class Listener(Actor):
-    """Passes on what it hears. A prompt that another process has finished or cancelled is let go of here."""
+    """Passes on what it hears. A prompt that another process has finished or cancelled is let go of by `abandon`."""
 
     def __init__(
-        self, client: Redis, state: RedisState, live: Live, feed: Feed, abandon: Callable[[UUID], object]
+        self, client: Redis, state: RedisState, waiters: Waiters, feed: Feed, abandon: Callable[[UUID], object]
     ) -> None:
         super().__init__("listener")
         self._client = client
         self._state = state
-        self._live = live
+        self._waiters = waiters
         self._feed = feed
         self._abandon = abandon
 
@@ -49,12 +48,7 @@ class Listener(Actor):
         if channel == FEED_CHANNEL:
             self._feed.take(data)
             return
-        prompt_ids = _ids(data)
-        self._live.finished(prompt_ids)
+        prompt_ids = decode_finished(data)
+        self._waiters.finished(prompt_ids)
         for prompt_id in prompt_ids:
             self._abandon(prompt_id)
-
-
-def _ids(data: bytes) -> list[UUID]:
-    words = data.decode("ascii", "replace").split()
-    return [prompt_id for word in words if (prompt_id := parse_id(word)) is not None]

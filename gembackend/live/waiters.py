@@ -1,17 +1,10 @@
-"""Who waits for which prompt, and the ways by which its end becomes known."""
+"""Who waits for the end of which prompt, whichever process it ends in."""
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
-
-from gembackend.actors import Periodic
-from gembackend.plumbing.faults import Fault
-from gembackend.plumbing.postgres import Database
-from gembackend.prompts import upkeep_store as store
-
-POLL_SECONDS = 1.0
 
 
 class Finish:
@@ -34,8 +27,8 @@ class Finish:
         return True
 
 
-class Live:
-    """The register of waiters. The committer reports what this process stored, the listener and the poll the rest."""
+class Waiters:
+    """The register of who waits. The announcer tells what this process stored, the listener and the poll the rest."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[UUID, set[Finish]] = defaultdict(set)
@@ -70,27 +63,3 @@ class Live:
         """Let every waiter go, now and from now on: this process is shutting down."""
         self._closed = True
         self.finished(self.watched())
-
-
-class FinishPoll(Periodic):
-    """Asks the database about everything that is waited for: what a lost notice is made up by."""
-
-    def __init__(self, database: Database, live: Live) -> None:
-        super().__init__("finish-poll", POLL_SECONDS, expected=(Fault,))
-        self._database = database
-        self._live = live
-
-    async def run_once(self) -> int:
-        """Ask once; tells how many of the watched prompts had ended."""
-        watched = self._live.watched()
-        if not watched:
-            return 0
-        async with self._database.connection() as connection:
-            ended = await store.finished_among(connection, watched)
-        self._live.finished(ended)
-        return len(ended)
-
-    async def teardown(self) -> None:
-        """At the end of a drain all that could be learnt has been: let go of whoever still waits."""
-        if self.stopping.is_set():
-            self._live.close()

@@ -1,4 +1,4 @@
-"""What the engine's parts have last seen of Redis: whether hints come through."""
+"""What the parts of this process have last seen of Redis: whether hints come through."""
 
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.redis import reason

@@ -7,35 +7,28 @@ poll makes up for a change, and a gap in a text is asked for, or closed by the s
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from uuid import UUID
 
-from gembackend.actors import Periodic
-from gembackend.plumbing import metrics
-from gembackend.plumbing.faults import Fault
-from gembackend.plumbing.postgres import Database
-from gembackend.prompts import feed_wire
-from gembackend.prompts import upkeep_store as store
-from gembackend.prompts.feed_wire import Attend, Changed, Message, Said
-from gembackend.prompts.outcome import LONGEST_REPLY, clean_text
-from gembackend.prompts.store import Claimed
-from gembackend.prompts.writer import Cast, StreamWriter
+from gembackend.live import wire
+from gembackend.live.wire import Attend, Changed, News, Said
 
-POLL_SECONDS = 1.0
-ANNOUNCE_SECONDS = 5.0
 ATTENDED_SECONDS = 15.0
 """How long a room counts as listened to in another process after that process has last said so."""
 LINGER_SECONDS = 600.0
 """How long replies to a room are streamed after its last listener: who listened once will listen again."""
 ASK_SECONDS = 1.0
 """The least time between two questions for the same missing text."""
-ROOMS_IN_A_MESSAGE = 500
+ROOMS_TOLD_AT_ONCE = 500
 MOST_HEARD = 2
 """Of so many prompts of a room the words of other processes are kept: of the one that is worked on, and of one that a
 process which has lost its lease still speaks of."""
+
+Send = Callable[[bytes], None]
+"""Sends news to every process that listens, this one too; it may get lost."""
 
 
 @dataclass(slots=True)
@@ -87,29 +80,12 @@ class Ear:
         self._news.set()
 
 
-class Voice:
-    """What one attempt says aloud, piece by piece."""
-
-    def __init__(self, feed: "Feed", claimed: Claimed) -> None:
-        self._feed = feed
-        self._claimed = claimed
-        self._begun = monotonic()
-        self._silent = True
-
-    def __call__(self, piece: str) -> None:
-        """Say more."""
-        if self._silent:
-            self._silent = False
-            metrics.GEMINI_FIRST_TOKEN_SECONDS.observe(monotonic() - self._begun)
-        self._feed.say(self._claimed, clean_text(piece))
-
-
 class Feed:
-    """This process's listeners, what they hear, and what is told to other processes."""
+    """This process's listeners, what they hear, and what is told to other processes through `send`."""
 
-    def __init__(self, writer: StreamWriter, process: str) -> None:
+    def __init__(self, send: Send, process: str) -> None:
         self.closed = False
-        self._writer = writer
+        self._send = send
         self._process = process
         self._ears: defaultdict[UUID, set[Ear]] = defaultdict(set)
         self._elsewhere: dict[UUID, float] = {}
@@ -122,7 +98,7 @@ class Feed:
         """Listen to a room until the block ends."""
         ear = Ear(self, chatroom_id)
         self._ears[chatroom_id].add(ear)
-        self._cast(Attend(self._process, [chatroom_id], wants=True))
+        self._tell(Attend(self._process, [chatroom_id], wants=True))
         try:
             yield ear
         finally:
@@ -140,35 +116,31 @@ class Feed:
         for chatroom_id in chatroom_ids:
             self.wake(chatroom_id, changed=True)
             if chatroom_id in self._elsewhere:
-                self._cast(Changed(self._process, chatroom_id))
+                self._tell(Changed(self._process, chatroom_id))
 
-    def voice(self, claimed: Claimed) -> Voice | None:
-        """The voice of an attempt that begins; None when nobody would hear it."""
-        room = claimed.chatroom_id
-        if room not in self._ears and room not in self._elsewhere and room not in self._lingering:
-            return None
-        self._words[room][claimed.id] = _Words(claimed.fence, mine=True)
-        return Voice(self, claimed)
+    def begin(self, chatroom_id: UUID, prompt_id: UUID, fence: int) -> bool:
+        """An attempt begins in this process; tells whether anybody would hear what it says."""
+        heard = any(chatroom_id in register for register in (self._ears, self._elsewhere, self._lingering))
+        if heard:
+            self._words[chatroom_id][prompt_id] = _Words(fence, mine=True)
+        self.changed([chatroom_id])
+        return heard
 
-    def say(self, claimed: Claimed, piece: str) -> None:
+    def say(self, chatroom_id: UUID, prompt_id: UUID, fence: int, piece: str) -> None:
         """An attempt of this process has said more."""
-        room = claimed.chatroom_id
-        words = self._words_of(room, claimed.id, claimed.fence)
-        if words is None:
+        words = self._words_of(chatroom_id, prompt_id, fence)
+        if words is None or not piece:
             return
         start = len(words.text)
-        piece = piece[: LONGEST_REPLY - start]
-        if not piece:
-            return
         words.text += piece
-        self.wake(room, changed=False)
-        if room in self._elsewhere:
-            self._cast(Said(self._process, room, claimed.id, claimed.fence, start, piece))
+        self.wake(chatroom_id, changed=False)
+        if chatroom_id in self._elsewhere:
+            self._tell(Said(self._process, chatroom_id, prompt_id, fence, start, piece))
 
-    def hush(self, claimed: Claimed) -> None:
+    def hush(self, chatroom_id: UUID, prompt_id: UUID, fence: int) -> None:
         """An attempt of this process is over, and what came of it is stored."""
-        if self._words_of(claimed.chatroom_id, claimed.id, claimed.fence) is not None:
-            self._drop(claimed.chatroom_id, claimed.id)
+        if self._words_of(chatroom_id, prompt_id, fence) is not None:
+            self._drop(chatroom_id, prompt_id)
 
     def text(self, chatroom_id: UUID, prompt_id: UUID, fence: int) -> str:
         """All that this attempt at a prompt has said so far, as far as it is known here."""
@@ -181,23 +153,23 @@ class Feed:
             ear.wake(changed=changed)
 
     def take(self, payload: bytes) -> None:
-        """A message of some process, maybe of this one; what cannot be read is left."""
-        message = feed_wire.decode(payload)
-        if message is None or message.process == self._process:
+        """News of some process, maybe of this one; what cannot be read is left."""
+        news = wire.decode(payload)
+        if news is None or news.process == self._process:
             return
-        match message:
+        match news:
             case Attend():
-                self._attended(message)
+                self._attended(news)
             case Changed():
-                self.wake(message.room, changed=True)
+                self.wake(news.room, changed=True)
             case Said():
-                self._hear(message)
+                self._hear(news)
 
     def announce(self) -> None:
         """Tell other processes what is listened to here, and forget what they have not said for too long."""
         rooms = self.rooms()
-        for first in range(0, len(rooms), ROOMS_IN_A_MESSAGE):
-            self._cast(Attend(self._process, rooms[first : first + ROOMS_IN_A_MESSAGE], wants=False))
+        for first in range(0, len(rooms), ROOMS_TOLD_AT_ONCE):
+            self._tell(Attend(self._process, rooms[first : first + ROOMS_TOLD_AT_ONCE], wants=False))
         now = monotonic()
         for register in (self._elsewhere, self._lingering):
             for chatroom_id in [room for room, until in register.items() if until < now]:
@@ -209,42 +181,42 @@ class Feed:
         for chatroom_id in self.rooms():
             self.wake(chatroom_id, changed=False)
 
-    def _attended(self, message: Attend) -> None:
+    def _attended(self, news: Attend) -> None:
         now = monotonic()
-        for room in message.rooms:
+        for room in news.rooms:
             self._elsewhere[room] = now + ATTENDED_SECONDS
             self._lingering[room] = now + LINGER_SECONDS
-            if message.wants:
+            if news.wants:
                 for prompt_id, words in self._words.get(room, {}).items():
                     if words.mine and words.text:
-                        self._cast(Said(self._process, room, prompt_id, words.fence, 0, words.text))
+                        self._tell(Said(self._process, room, prompt_id, words.fence, 0, words.text))
 
-    def _hear(self, message: Said) -> None:
+    def _hear(self, news: Said) -> None:
         """Keep what another process's attempt says in a room that is listened to here."""
-        if message.room not in self._ears:
+        if news.room not in self._ears:
             return
-        said = self._words[message.room]
-        words = said.get(message.prompt)
-        if words is not None and (words.fence > message.fence or (words.fence == message.fence and words.mine)):
+        said = self._words[news.room]
+        words = said.get(news.prompt)
+        if words is not None and (words.fence > news.fence or (words.fence == news.fence and words.mine)):
             return  # a late piece of an attempt that has lost its lease, or our own
-        if words is None or words.fence < message.fence:
-            words = said[message.prompt] = _Words(message.fence, mine=False)
+        if words is None or words.fence < news.fence:
+            words = said[news.prompt] = _Words(news.fence, mine=False)
             heard = [prompt_id for prompt_id, other in said.items() if not other.mine]
             for prompt_id in heard[:-MOST_HEARD]:
                 del said[prompt_id]
         known = len(words.text)
-        if message.start > known:
-            self._ask(message.room)
-        elif message.start + len(message.text) > known:
-            words.text += message.text[known - message.start :]
-            self.wake(message.room, changed=False)
+        if news.start > known:
+            self._ask(news.room)
+        elif news.start + len(news.text) > known:
+            words.text += news.text[known - news.start :]
+            self.wake(news.room, changed=False)
 
     def _ask(self, chatroom_id: UUID) -> None:
         """Ask for all of a text of which a part did not come."""
         now = monotonic()
         if self._asked.get(chatroom_id, 0.0) < now:
             self._asked[chatroom_id] = now + ASK_SECONDS
-            self._cast(Attend(self._process, [chatroom_id], wants=True))
+            self._tell(Attend(self._process, [chatroom_id], wants=True))
 
     def _words_of(self, chatroom_id: UUID, prompt_id: UUID, fence: int) -> _Words | None:
         words = self._words.get(chatroom_id, {}).get(prompt_id)
@@ -263,38 +235,5 @@ class Feed:
         for prompt_id in [prompt_id for prompt_id, words in self._words.get(chatroom_id, {}).items() if not words.mine]:
             self._drop(chatroom_id, prompt_id)
 
-    def _cast(self, message: Message) -> None:
-        self._writer.tell(Cast(feed_wire.encode(message)))
-
-
-class FeedPoll(Periodic):
-    """Asks the database which of the rooms listened to have changed: what a lost message is made up by."""
-
-    def __init__(self, database: Database, feed: Feed) -> None:
-        super().__init__("feed-poll", POLL_SECONDS, expected=(Fault,))
-        self._database = database
-        self._feed = feed
-        self._seen: dict[UUID, tuple[int, ...]] = {}
-        self._announced = 0.0
-
-    async def run_once(self) -> int:
-        """Announce when it is time, then ask once; tells how many rooms had changed."""
-        if monotonic() - self._announced >= ANNOUNCE_SECONDS:
-            self._announced = monotonic()
-            self._feed.announce()
-        rooms = self._feed.rooms()
-        if not rooms:
-            self._seen.clear()
-            return 0
-        async with self._database.connection() as connection:
-            states = await store.room_states(connection, rooms)
-        changed = [room for room in rooms if room not in states or self._seen.get(room) != states[room]]
-        self._seen = states
-        for room in changed:
-            self._feed.wake(room, changed=True)
-        return len(changed)
-
-    async def teardown(self) -> None:
-        """At the end of a drain all that could be heard has been: let go of whoever still listens."""
-        if self.stopping.is_set():
-            self._feed.close()
+    def _tell(self, news: News) -> None:
+        self._send(wire.encode(news))

@@ -206,6 +206,8 @@ async def _reached(answer: Awaitable[object]) -> str | None:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await answer
+    except DatabaseAway as away:
+        return away.told_anyone
     except (Fault, TimeoutError, *redis.OUTAGES):
         return "cannot be reached"
     return None

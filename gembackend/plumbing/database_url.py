@@ -200,7 +200,7 @@ def _hosts(given: dict[str, str]) -> tuple[Host, ...]:
         raise Refused("has as many ports as hosts, or one port, but neither is so")
     if len(names) > 1 and not all(names):
         raise Refused("has an empty host among several")
-    if any(not name.isprintable() or set(name) & set(" @[]") for name in names):
+    if any(not name.isprintable() or (not name.startswith("/") and set(name) & set(" @[]")) for name in names):
         raise Refused("has a host that is no name, address or directory of a socket")
     if any(port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536) for port in ports):
         raise Refused(f"has a port that is no number from 1 to 65535; {_ENCODE}")

@@ -27,7 +27,19 @@ STATEMENT_SECONDS = 1.5
 CLOSE_SECONDS = 0.2
 RETRY_AFTER_SECONDS = 1
 
+NOT_OURS = (
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.InvalidCachedStatementError,
+)
+"""What is said where the rights or the schema are not those that were there at the start: grants taken, a search path
+changed, a table away while it is restored. The statements are right, and will do once these are put right."""
+
 OUTAGES = (
+    *NOT_OURS,
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -71,6 +83,15 @@ class DatabaseAway(Fault):
     def told(self) -> str:
         """Host, port, database, and the server's own word; never a password."""
         return f"PostgreSQL at {self.where}: {self.why}"
+
+    @property
+    def told_anyone(self) -> str:
+        """What is the matter, for whoever asks: nothing of the server's own."""
+        if isinstance(self.__cause__, asyncpg.ReadOnlySQLTransactionError):
+            return "takes no writes"
+        if isinstance(self.__cause__, NOT_OURS):
+            return "does not have the schema or the rights that are needed"
+        return "cannot be reached"
 
 
 class Database:
@@ -160,9 +181,14 @@ class Database:
         return (0, 0) if self._connections is None else self._connections.usage()
 
     async def ping(self) -> None:
-        """Raise DatabaseAway unless the database answers, in one round trip once there is a connection."""
+        """Raise DatabaseAway unless the database answers, shows our schema and takes writes, in one round trip once
+        there is a connection."""
         async with self.connection() as held:
-            await held.execute("SELECT 1")
+            told = await held.execute(
+                "SELECT FROM schema_migrations WHERE current_setting('transaction_read_only') = 'off' LIMIT 1"
+            )
+            if not affected(told):
+                raise asyncpg.ReadOnlySQLTransactionError("it takes no writes")
 
     def _away(self, error: Exception) -> DatabaseAway:
         never = unfit(error)

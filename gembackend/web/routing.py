@@ -59,5 +59,5 @@ class Route:
 
     @property
     def refuses_bodies(self) -> bool:
-        """Whether a body has to be empty or `{}`. One that comes with GET is ignored, as RFC 9110 (9.3.1) has it."""
-        return self.method != "GET" and self.body is None and self.raw_body is None
+        """Whether a body has to be empty or `{}`; that of a GET, too, may be refused (RFC 9110, 9.3.1)."""
+        return self.body is None and self.raw_body is None

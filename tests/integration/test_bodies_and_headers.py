@@ -66,6 +66,10 @@ async def test_a_body_where_none_is_taken_is_looked_at(whole: Whole) -> None:
         ("POST", "/v1/prompt/{prompt_id}/regenerate"),
         ("DELETE", "/v1/prompt/{prompt_id}"),
         ("DELETE", "/v1/chatroom/{chatroom_id}"),
+        ("GET", "/v1/user/me"),
+        ("GET", "/v1/search"),
+        ("GET", "/v1/chatroom/{chatroom_id}/events"),
+        ("GET", "/readyz"),
     }
     wrong = {}
     for route, (what, (raw, headers, status, code)) in product(routes, REFUSED.items()):
@@ -73,6 +77,8 @@ async def test_a_body_where_none_is_taken_is_looked_at(whole: Whole) -> None:
         if (answer.status, answer.code) != (status, code):
             wrong[route.method, route.path, what] = answer.status, answer.body
     assert not wrong
+    assert (await send(whole, "GET", "/v1/user/me", b"{}", JSON)).status == 200
+    assert (await send(whole, "HEAD", "/v1/user/me", b"x" * 70_000, JSON)).status == 413
     member = await send(whole, "POST", "/v1/subscribe/pro", REFUSED["a member"][0], JSON)
     assert member.body["errors"] == [{"field": "subscription_tier", "message": "is not a known field"}]
     room = await whole.room()

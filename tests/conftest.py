@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 import asyncpg
 import pytest
 
-from gembackend.prompts import listener, stream
+from gembackend.live import listener
+from gembackend.prompts import stream
 from tests import loops
 from tests.pooler import MODES
 from tests.servers import Servers

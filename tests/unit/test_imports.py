@@ -1,4 +1,4 @@
-"""Who may import whom, held by walking the syntax trees."""
+"""Who may import whom, and how large a module and a constructor may be, held by walking the syntax trees."""
 
 import ast
 import sys
@@ -26,6 +26,8 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 PURE = ("rules.py", "outcome.py")
+LONGEST_MODULE = 300
+MOST_PARTS = 7
 
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:
@@ -175,3 +177,20 @@ def test_sql_is_written_in_stores() -> None:
         "plumbing/postgres.py",
         "embedded/postgres.py",
     }
+
+
+def test_a_module_fits_in_the_head() -> None:
+    lengths = {path: len((ROOT / path).read_text().splitlines()) for path, _ in modules()}
+    assert {str(path): lines for path, lines in lengths.items() if lines > LONGEST_MODULE} == {}
+
+
+def test_nothing_is_made_of_more_parts_than_can_be_told_apart() -> None:
+    parts = {
+        f"{path} {made.name}": len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs) - 1
+        for path, tree in modules()
+        for made in ast.walk(tree)
+        if isinstance(made, ast.ClassDef)
+        for node in made.body
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    }
+    assert {name: number for name, number in parts.items() if number > MOST_PARTS} == {}

@@ -99,6 +99,10 @@ async def test_a_validator_of_openapi_finds_nothing_wrong(description: Descripti
     assert list(OpenAPIV31SpecValidator(description.document).iter_errors()) == []
 
 
+async def test_no_licence_is_claimed_that_the_owner_has_not_chosen(description: Description) -> None:
+    assert "license" not in description.document["info"]
+
+
 async def test_every_route_is_described_and_nothing_else(service: Service, description: Description) -> None:
     app = service.app
     served = {

@@ -17,6 +17,7 @@ from gembackend.actors import Periodic
 from gembackend.plumbing import metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
+from gembackend.plumbing.waiting import within
 from gembackend.prompts import feed_wire
 from gembackend.prompts import upkeep_store as store
 from gembackend.prompts.feed_wire import Attend, Changed, Message, Said
@@ -63,12 +64,8 @@ class Ear:
 
     async def heard(self, seconds: float) -> bool:
         """Wait for news at most so long; tells whether a prompt of the room has changed, beyond having said more."""
-        if not self.closed:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._news.wait()
-            except TimeoutError:
-                return False
+        if not self.closed and not await within(self._news, seconds):
+            return False
         self._news.clear()
         changed, self._changed = self._changed, False
         return changed

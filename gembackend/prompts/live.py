@@ -9,6 +9,7 @@ from uuid import UUID
 from gembackend.actors import Periodic
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Database
+from gembackend.plumbing.waiting import within
 from gembackend.prompts import upkeep_store as store
 
 POLL_SECONDS = 1.0
@@ -26,12 +27,7 @@ class Finish:
 
     async def within(self, seconds: float) -> bool:
         """Wait for the end at most so long; tells whether it came."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await within(self._event, seconds)
 
 
 class Live:

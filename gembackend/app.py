@@ -22,6 +22,7 @@ from gembackend.messages.search_indexer import SearchIndexer
 from gembackend.plumbing import logs, redis, traces
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.health import Trouble
+from gembackend.plumbing.outages import Outages
 from gembackend.plumbing.postgres import Database, DatabaseAway, check_schema
 from gembackend.plumbing.share import Share
 from gembackend.plumbing.vitals import Vitals
@@ -51,23 +52,11 @@ class Service:
         # Two pools, so that a flood of requests does not keep the engine from storing answers.
         reserved = max(1, settings.database_pool_size // 3)
         self._engine_database, self.database = (
-            Database(
-                settings.database_url,
-                size,
-                pooler=settings.database_pooler,
-                connect_seconds=settings.database_connect_seconds,
-            )
-            for size in (reserved, settings.database_pool_size - reserved)
+            Database.of(settings, size) for size in (reserved, settings.database_pool_size - reserved)
         )
         self._redis = redis.connect(settings.redis_url)
         self._reading = redis.connect(settings.redis_url, connections=1)
-        self._gemini = Gemini(
-            api_key=settings.gemini_api_key or "",
-            model=settings.gemini_model,
-            fallback_model=settings.gemini_fallback_model,
-            endpoint=settings.gemini_endpoint,
-            timeout=settings.gemini_timeout_seconds,
-        )
+        self._gemini = Gemini.of(settings)
         self._auth = Auth(settings, self.database, self._redis, cost=password_cost)
         self._engine = PromptEngine(settings, self._engine_database, self._redis, self._reading, self._gemini)
         self._indexer = SearchIndexer(self.database)
@@ -187,7 +176,7 @@ class Service:
     async def _reach_database(self) -> None:
         """Wait for the database, which may be starting too, and check its schema."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-        told = None
+        outages = Outages()
         while True:
             try:
                 async with self.database.connection() as connection:
@@ -196,8 +185,7 @@ class Service:
             except DatabaseAway as away:
                 if away.hopeless or asyncio.get_running_loop().time() > deadline:
                     raise
-                if away.why != told:
-                    told = away.why
+                if outages.failed(away.why):
                     log.warning("database_awaited", where=away.where, why=away.why)
                 await asyncio.sleep(0.5)
 

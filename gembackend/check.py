@@ -63,15 +63,7 @@ def _reason(error: Exception) -> str:
 
 
 async def _postgres(settings: Settings) -> Report:
-    assert settings.database_url
-    seconds = settings.database_connect_seconds
-    pool = Database(
-        settings.database_url,
-        1,
-        pooler=settings.database_pooler,
-        connect_seconds=seconds,
-        wait_seconds=min(seconds, SECONDS - 1) + 0.5,
-    )
+    pool = Database.of(settings, 1, wait_seconds=min(settings.database_connect_seconds, SECONDS - 1) + 0.5)
     try:
         await pool.open()
         async with pool.connection() as connection:

@@ -55,10 +55,7 @@ async def replay(settings: Settings, ids: Sequence[str] | None, *, as_json: bool
 
 
 async def _with_database(settings: Settings, work: Callable[[Database], Awaitable[int]], say: Say) -> int:
-    assert settings.database_url
-    seconds = settings.database_connect_seconds
-    pooler = settings.database_pooler
-    database = Database(settings.database_url, 2, pooler=pooler, connect_seconds=seconds, wait_seconds=seconds + 0.5)
+    database = Database.of(settings, 2, wait_seconds=settings.database_connect_seconds + 0.5)
     try:
         await database.open()
         async with database.connection() as connection:

@@ -145,7 +145,7 @@ class Service:
     def __init__(self, chosen: config.Settings, cost: Cost = CHEAP) -> None:
         assert chosen.database_url
         assert chosen.redis_url
-        self.database = Database(chosen.database_url, chosen.database_pool_size, pooler=chosen.database_pooler)
+        self.database = Database.of(chosen, chosen.database_pool_size)
         self.redis: Redis = redis.connect(chosen.redis_url)
         self.auth = Auth(chosen, self.database, self.redis, cost=cost)
         self.settings = chosen

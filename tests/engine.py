@@ -47,16 +47,10 @@ class Engine:
         assert chosen.database_url and chosen.redis_url
         self.settings = chosen
         self.gemini = standin
-        self.database = Database(chosen.database_url, chosen.database_pool_size, pooler=chosen.database_pooler)
+        self.database = Database.of(chosen, chosen.database_pool_size)
         self.redis = redis.connect(chosen.redis_url)
         self._blocking = redis.connect(chosen.redis_url, connections=1, socket_seconds=2)
-        self._client = Gemini(
-            api_key="key",
-            model=chosen.gemini_model,
-            fallback_model=chosen.gemini_fallback_model,
-            endpoint=chosen.gemini_endpoint,
-            timeout=chosen.gemini_timeout_seconds,
-        )
+        self._client = Gemini.of(chosen)
         self.engine = PromptEngine(chosen, self.database, self.redis, self._blocking, self._client)
         self.supervisor = Supervisor(self.engine.actors)
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from enum import Enum
 
 from gembackend.plumbing import logs
+from gembackend.plumbing.waiting import within
 
 log = logs.logger(__name__)
 
@@ -88,12 +89,7 @@ class Actor(ABC):
 
     async def pause(self, seconds: float) -> bool:
         """Wait for a time, or less when the actor is to stop; tells whether it is to stop."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stopping.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await within(self.stopping, seconds)
 
     def health(self) -> str | None:
         """None when well, else a reason a person can read."""

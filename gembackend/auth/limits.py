@@ -16,6 +16,7 @@ from gembackend.plumbing import metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.ids import new_id
 from gembackend.plumbing.logs import logger
+from gembackend.plumbing.outages import Outages
 from gembackend.plumbing.redis import OUTAGES
 
 REDIS_PAUSE_SECONDS = 2.0
@@ -51,6 +52,7 @@ class RateLimits:
         self._limit = limit
         self._local = _LocalLog(RateLimit(max(1, limit.requests // 2), limit.seconds))
         self._redis_from = 0.0
+        self._outages = Outages()
 
     async def admit(self, kind: str, subject: str | bytes) -> None:
         """Count a request; raises Fault("rate_limited") with a true Retry-After when it is one too many."""
@@ -63,10 +65,15 @@ class RateLimits:
         if monotonic() >= self._redis_from:
             try:
                 arguments: list[str | int] = [self._limit.requests, self._limit.seconds, new_id().hex]
-                return int(await self._script(keys=[key], args=arguments))
+                wait = int(await self._script(keys=[key], args=arguments))
             except OUTAGES as error:
                 self._redis_from = monotonic() + REDIS_PAUSE_SECONDS
-                log.warning("rate_limits_local", error=type(error).__name__)
+                if self._outages.failed(name := type(error).__name__):
+                    log.warning("rate_limits_local", error=name)
+            else:
+                if self._outages.works():
+                    log.info("rate_limits_shared")
+                return wait
         metrics.RATE_LIMITS_LOCAL.inc()
         return self._local.wait(key)
 

@@ -22,7 +22,7 @@ from gembackend.auth.models import (
 from gembackend.auth.room import Auth
 from gembackend.auth.rules import Requester, is_common
 from gembackend.config import Network
-from gembackend.plumbing.faults import Fault, invalid
+from gembackend.plumbing.faults import CodeName, Fault, invalid
 from gembackend.plumbing.ids import new_id
 from gembackend.plumbing.postgres import Database
 from gembackend.users import store as users
@@ -50,7 +50,8 @@ class AuthRoutes:
 
     def table(self) -> list[Route]:
         """What is where."""
-        limited, asked = ("rate_limited", "busy"), ("rate_limited", "otp_cooldown")
+        limited: tuple[CodeName, ...] = ("rate_limited", "busy")
+        asked: tuple[CodeName, ...] = ("rate_limited", "otp_cooldown")
         return [
             _open("signup", self.sign_up, "Make an account", SignUp, SignedUp, 201, ("phone_taken", *limited)),
             _open(
@@ -197,7 +198,7 @@ def _open(
     body: type[msgspec.Struct],
     reply: type[msgspec.Struct],
     success: int = 200,
-    errors: tuple[str, ...] = (),
+    errors: tuple[CodeName, ...] = (),
 ) -> Route:
     """A route for people who are not logged in."""
     path = f"/v1/auth/{name}"

@@ -1,6 +1,6 @@
 """Finds what no webhook told: events that were not delivered, subscriptions not looked at for too long."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,6 +11,7 @@ from gembackend.billing.inbox import Inbox
 from gembackend.billing.stripe import Stripe
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.outages import Outages
 from gembackend.plumbing.postgres import Database
 
 log = logs.logger(__name__)
@@ -46,10 +47,15 @@ class Reconciler(Periodic):
 
     def __init__(self, database: Database, stripe: Stripe, inbox: Inbox) -> None:
         super().__init__("reconciler", AGAIN_SECONDS)
-        self.troubles: dict[str, str] = {}
+        self._outages = Outages()
         self._database = database
         self._stripe = stripe
         self._inbox = inbox
+
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """Why steps fail, by their names."""
+        return self._outages.reasons
 
     async def run_once(self) -> Reconciled:
         """One turn."""
@@ -73,12 +79,11 @@ class Reconciler(Periodic):
             else:
                 log.exception("reconciliation_broke", step=name)
                 reason = "internal"
-            if self.troubles.get(name) != reason:
+            if self._outages.failed(reason, name):
                 log.warning("reconciliation_step_failed", step=name, reason=reason)
-            self.troubles[name] = reason
             metrics.RECONCILIATION_FAILING.labels(name).set(1)
             return 0
-        if self.troubles.pop(name, None) is not None:
+        if self._outages.works(name):
             log.info("reconciliation_step_works", step=name)
         metrics.RECONCILIATION_FAILING.labels(name).set(0)
         return found

@@ -11,7 +11,7 @@ from gembackend.billing.faults import not_set_up
 from gembackend.billing.models import CheckoutStarted, Portal, Received, StripeEvent, SubscriptionStatus
 from gembackend.billing.room import Billing
 from gembackend.billing.subscriptions import Standings, Subscriptions
-from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.faults import CodeName, Fault
 from gembackend.web.body import json_reply, read_bytes
 from gembackend.web.routing import Parameter, Route
 from gembackend.web.session import session_of
@@ -48,8 +48,8 @@ class BillingRoutes:
 
     def table(self) -> list[Route]:
         """What is where."""
-        away = ("payments_unavailable",)
-        calling = ("rate_limited", *away)
+        away: tuple[CodeName, ...] = ("payments_unavailable",)
+        calling: tuple[CodeName, ...] = ("rate_limited", *away)
         return [
             Route(
                 "POST",

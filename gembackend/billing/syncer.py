@@ -9,7 +9,9 @@ from gembackend.billing.sync import Syncs
 from gembackend.billing.sync_store import Claim
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.outages import Outages
 from gembackend.plumbing.postgres import Database
+from gembackend.plumbing.waiting import within
 
 log = logs.logger(__name__)
 
@@ -29,7 +31,7 @@ class Syncer(Actor):
         self._woken = asyncio.Event()
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._measure_at = 0.0
-        self._trouble = False
+        self._outages = Outages()
 
     def wake(self) -> None:
         """Say that there is something to do."""
@@ -45,7 +47,7 @@ class Syncer(Actor):
             while not self.stopping.is_set():
                 self._woken.clear()
                 await self._turn()
-                await self._rest()
+                await within(self._woken, POLL_SECONDS)
         finally:
             await self._break_off()
 
@@ -57,9 +59,11 @@ class Syncer(Actor):
                 await step()
             except Fault as fault:
                 trouble = fault.code.name
-        if trouble is not None and not self._trouble:
+        if trouble is None:
+            if self._outages.works():
+                log.info("billing_goes_on")
+        elif self._outages.failed(trouble):
             log.warning("billing_waits", reason=trouble)
-        self._trouble = trouble is not None
 
     async def _begin(self) -> None:
         """Begin as many syncs as there is room for."""
@@ -87,13 +91,6 @@ class Syncer(Actor):
         self._measure_at = monotonic() + POLL_SECONDS
         async with self._database.connection() as connection:
             metrics.BILLING_OLDEST_SECONDS.set(await inbox_store.oldest_pending_seconds(connection))
-
-    async def _rest(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._woken.wait()
-        except TimeoutError:
-            return
 
     async def _break_off(self) -> None:
         claims = list(self._running.values())

@@ -17,13 +17,7 @@ async def gemini(settings: Settings, timeout: float) -> Report:
     """Whether Gemini takes the key and knows each model that prompts may be sent to; `timeout` in seconds."""
     models = {"GEMINI_MODEL": settings.gemini_model, "GEMINI_FALLBACK_MODEL": settings.gemini_fallback_model}
     wanted = [(variable, model) for variable, model in models.items() if model]
-    client = Gemini(
-        api_key=settings.gemini_api_key or "",
-        model=settings.gemini_model,
-        fallback_model=settings.gemini_fallback_model,
-        endpoint=settings.gemini_endpoint,
-        timeout=settings.gemini_timeout_seconds,
-    )
+    client = Gemini.of(settings)
     try:
         failures = await asyncio.gather(*(client.check(timeout, model) for _, model in wanted))
     finally:

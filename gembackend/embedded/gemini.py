@@ -20,6 +20,7 @@ import uvloop
 
 from gembackend.embedded import gemini_wire as wire
 from gembackend.embedded.gemini_wire import Behaviour, Call
+from gembackend.plumbing.waiting import within
 
 __all__ = ["Behaviour", "Call", "GeminiStandIn"]
 
@@ -87,8 +88,8 @@ class GeminiStandIn:
         waiter = (happened, asyncio.Event())
         self._waiting.append(waiter)
         try:
-            async with asyncio.timeout(timeout):
-                await waiter[1].wait()
+            if not await within(waiter[1], timeout):
+                raise TimeoutError
         finally:
             self._waiting.remove(waiter)
 

@@ -9,10 +9,11 @@ import asyncio
 import re
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
+from gembackend.config import Settings
 from gembackend.gemini.faults import BROKEN, NO_CANDIDATE, TIMEOUT, UNSPECIFIED, Failure, Reply, joined
 
 with warnings.catch_warnings():
@@ -86,6 +87,17 @@ class Gemini:
         self._last_model: Any = _model(fallback_model or model, self._client)
         self._names = (model, fallback_model or model)
         self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The client of what the settings name."""
+        return cls(
+            api_key=settings.gemini_api_key or "",
+            model=settings.gemini_model,
+            fallback_model=settings.gemini_fallback_model,
+            endpoint=settings.gemini_endpoint,
+            timeout=settings.gemini_timeout_seconds,
+        )
 
     def name(self, *, last_attempt: bool) -> str:
         """The model that `generate` asks."""

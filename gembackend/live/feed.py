@@ -15,6 +15,7 @@ from uuid import UUID
 
 from gembackend.live import wire
 from gembackend.live.wire import Attend, Changed, News, Said
+from gembackend.plumbing.waiting import within
 
 ATTENDED_SECONDS = 15.0
 """How long a room counts as listened to in another process after that process has last said so."""
@@ -56,12 +57,8 @@ class Ear:
 
     async def heard(self, seconds: float) -> bool:
         """Wait for news at most so long; tells whether a prompt of the room has changed, beyond having said more."""
-        if not self.closed:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._news.wait()
-            except TimeoutError:
-                return False
+        if not self.closed and not await within(self._news, seconds):
+            return False
         self._news.clear()
         changed, self._changed = self._changed, False
         return changed

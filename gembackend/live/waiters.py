@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from gembackend.plumbing.waiting import within
+
 
 class Finish:
     """The end of one prompt, as one waiter sees it."""
@@ -19,12 +21,7 @@ class Finish:
 
     async def within(self, seconds: float) -> bool:
         """Wait for the end at most so long; tells whether it came."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await within(self._event, seconds)
 
 
 class Waiters:

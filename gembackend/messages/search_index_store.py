@@ -6,10 +6,9 @@ from datetime import datetime
 from uuid import UUID
 
 from gembackend.messages.search_store import BY_KEYS
+from gembackend.plumbing import locks
 from gembackend.plumbing.postgres import Connection
 
-_LEADING = 7304612205398234
-"""The advisory lock of whoever indexes."""
 PATIENCE_SECONDS = 5
 """A process that falls silent inside its transaction for so long loses it, and another goes on."""
 
@@ -71,7 +70,7 @@ async def lead(connection: Connection) -> bool:
         {BY_KEYS}, pg_try_advisory_xact_lock($1) AS led,
         set_config('idle_in_transaction_session_timeout', $2, true)
         """,
-        _LEADING,
+        locks.INDEXING,
         f"{PATIENCE_SECONDS}s",
     )
     return row is not None and bool(row["led"])

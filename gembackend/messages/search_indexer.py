@@ -15,6 +15,7 @@ from gembackend.messages.search_text import LONGEST_TEXT, words_of
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.faults import Fault
 from gembackend.plumbing.postgres import Connection, Database
+from gembackend.plumbing.waiting import within
 
 log = logs.logger(__name__)
 
@@ -112,11 +113,7 @@ class SearchIndexer(Periodic):
 
     async def pause(self, seconds: float) -> bool:
         """Wait for a time, or until somebody wants a turn; tells whether to stop."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wanted.wait()
-        except TimeoutError:
-            pass
+        await within(self._wanted, seconds)
         self._wanted.clear()
         return self.stopping.is_set()
 

@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from gembackend.messages.rules import Regenerable, Verdict
-from gembackend.plumbing.faults import Fault, not_found
+from gembackend.plumbing.faults import CodeName, Fault, not_found
 from gembackend.quota.rules import seconds_until_reset
 
 BUSY_RETRY_SECONDS = 5
 """When a client whose room or whose service is full may try again."""
 
-REFUSALS = ("daily_limit_reached", "room_busy", "backlog_full", "busy", "idempotency_key_reused")
+REFUSALS: tuple[CodeName, ...] = ("daily_limit_reached", "room_busy", "backlog_full", "busy", "idempotency_key_reused")
 """The fault codes that any route may answer with that sends a prompt."""
 
 

@@ -1,35 +1,71 @@
 """What can go wrong, as values: a stable code, a public sentence, a private cause.
 
-A `Fault` knows no HTTP; `web.problems` renders it. The registry below is the one list of
-codes, so that the API description and the code cannot disagree.
+The registry below is the one list of codes, so that the API description and the code cannot disagree. Which status and
+which headers a family has is `web.problems`' affair.
 """
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
+from typing import Literal
 
 
 class Family(Enum):
-    """The kind of a fault, which decides its HTTP status."""
+    """The kind of a fault: what whoever asked may make of it."""
 
-    MALFORMED = 400
-    UNAUTHORIZED = 401
-    FORBIDDEN = 403
-    NOT_FOUND = 404
-    METHOD = 405
-    CONFLICT = 409
-    TOO_LARGE = 413
-    MEDIA_TYPE = 415
-    INVALID = 422
-    LIMITED = 429
-    INTERNAL = 500
-    UNAVAILABLE = 503
+    MALFORMED = auto()
+    UNAUTHORIZED = auto()
+    NOT_FOUND = auto()
+    METHOD = auto()
+    CONFLICT = auto()
+    TOO_LARGE = auto()
+    MEDIA_TYPE = auto()
+    INVALID = auto()
+    LIMITED = auto()
+    INTERNAL = auto()
+    UNAVAILABLE = auto()
+
+
+CodeName = Literal[
+    "malformed_request",
+    "malformed_json",
+    "invalid_signature",
+    "thin_event",
+    "unauthorized",
+    "invalid_credentials",
+    "invalid_otp",
+    "not_found",
+    "method_not_allowed",
+    "phone_taken",
+    "already_subscribed",
+    "not_subscribed",
+    "prompt_finished",
+    "prompt_unfinished",
+    "not_latest",
+    "payload_too_large",
+    "unsupported_media_type",
+    "validation_failed",
+    "idempotency_key_reused",
+    "rate_limited",
+    "otp_cooldown",
+    "daily_limit_reached",
+    "room_busy",
+    "too_many_streams",
+    "internal_error",
+    "backlog_full",
+    "database_unavailable",
+    "busy",
+    "otp_delivery_failed",
+    "payments_unavailable",
+    "shutting_down",
+]
+"""The names of the registry below, so that a misspelt one is found by mypy and not by a client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
     """One entry of the registry: a stable snake_case name, its family and its title."""
 
-    name: str
+    name: CodeName
     family: Family
     title: str
 
@@ -42,7 +78,7 @@ class FieldError:
     message: str
 
 
-def _registry(*codes: Code) -> dict[str, Code]:
+def _registry(*codes: Code) -> dict[CodeName, Code]:
     return {code.name: code for code in codes}
 
 
@@ -85,12 +121,12 @@ class Fault(Exception):
     """A failure that a client may be told about.
 
     `detail` is public. The cause (`raise Fault(...) from error`) is for the log only.
-    `retry_after` is whole seconds and becomes the `Retry-After` header.
+    `retry_after` is in how many whole seconds it is worth asking again.
     """
 
     def __init__(
         self,
-        code: str,
+        code: CodeName,
         detail: str,
         *,
         retry_after: int | None = None,
@@ -109,5 +145,5 @@ def not_found(what: str) -> Fault:
 
 
 def invalid(field: str, message: str) -> Fault:
-    """A 422 about one field."""
+    """The fault of one field that cannot be what it is."""
     return Fault("validation_failed", f"{field}: {message}", errors=(FieldError(field, message),))

@@ -27,7 +27,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status,
 from gembackend import __version__
 from gembackend.plumbing import logs
 from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.outages import Outages
 from gembackend.plumbing.traces import CURRENT, Attributes, Kind, Span
+from gembackend.plumbing.waiting import within
 
 log = logs.logger(__name__)
 
@@ -111,18 +113,20 @@ class _Span:
 
 
 class _Exporter(SpanExporter):
-    """OTLP over HTTP. Says once an outage, and in our words, that spans are not taken: the SDK says it at every try.
-
-    `trouble` is why the latest spans were not taken, or None.
-    """
+    """OTLP over HTTP. Says once, and in our words, that spans are not taken: the SDK says it at every try."""
 
     def __init__(self, endpoint: str) -> None:
-        self.trouble: str | None = None
+        self._outages = Outages()
         self._session = _Session()
         self._otlp = OTLPSpanExporter(endpoint=endpoint, session=self._session)
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
         self._queue_log = logging.getLogger("opentelemetry.sdk._shared_internal")
         self._queue_log.addFilter(self._is_news)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the latest spans were not taken, or None."""
+        return self._outages.reason
 
     @property
     def heard(self) -> str:
@@ -133,13 +137,10 @@ class _Exporter(SpanExporter):
         """Send spans; called in the SDK's thread."""
         result = self._otlp.export(spans)
         if result is SpanExportResult.SUCCESS:
-            if self.trouble is not None:
+            if self._outages.works():
                 log.info("traces_taken_again")
-            self.trouble = None
-        else:
-            if self.trouble is None:
-                log.warning("traces_not_taken", reason=self.heard)
-            self.trouble = self.heard
+        elif self._outages.failed(self.heard):
+            log.warning("traces_not_taken", reason=self.heard)
         return result
 
     def shutdown(self) -> None:
@@ -188,12 +189,7 @@ async def _aside(work: Callable[[], object], seconds: float) -> bool:
                 loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=run, name="traces-aside", daemon=True).start()
-    try:
-        async with asyncio.timeout(seconds):
-            await done.wait()
-    except TimeoutError:
-        return False
-    return True
+    return await within(done, seconds)
 
 
 def _resource() -> Resource:

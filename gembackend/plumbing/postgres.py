@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import asyncpg
 
@@ -12,7 +12,11 @@ from gembackend.plumbing.connections import Connections
 from gembackend.plumbing.database_login import Login, reason
 from gembackend.plumbing.database_url import CONNECT_SECONDS, read
 from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.outages import Outages
 from gembackend.plumbing.pooler import SERVER_SECONDS, STRANGER, Opener, Pooler, unfit
+
+if TYPE_CHECKING:
+    from gembackend.config import Settings
 
 log = logs.logger(__name__)
 
@@ -117,7 +121,19 @@ class Database:
         self._opener = Opener(pooler)
         self._login = Login(read(url), self._opener.open, seconds=connect_seconds, statement_seconds=STATEMENT_SECONDS)
         self._connections: Connections | None = None
-        self._trouble: str | None = None
+        self._outages = Outages()
+
+    @classmethod
+    def of(cls, settings: "Settings", size: int, *, wait_seconds: float = WAIT_SECONDS) -> Self:
+        """The database that the settings name, with `size` connections at most."""
+        assert settings.database_url
+        return cls(
+            settings.database_url,
+            size,
+            pooler=settings.database_pooler,
+            connect_seconds=settings.database_connect_seconds,
+            wait_seconds=wait_seconds,
+        )
 
     @property
     def where(self) -> str:
@@ -196,12 +212,11 @@ class Database:
         return DatabaseAway(self.where, never or reason(error), hopeless=never is not None, slow=slow)
 
     def _notice(self, error: Exception | None) -> None:
-        why = None if error is None else reason(error)
-        if why is None:
-            log.info("database_available", where=self.where)
-        elif why != self._trouble:
+        if error is None:
+            if self._outages.works():
+                log.info("database_available", where=self.where)
+        elif self._outages.failed(why := reason(error)):
             log.warning("database_unavailable", where=self.where, why=why)
-        self._trouble = why
 
 
 async def check_schema(connection: Connection) -> None:

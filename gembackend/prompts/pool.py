@@ -12,6 +12,7 @@ from gembackend.actors import Actor, Mailbox
 from gembackend.live.feed import Feed
 from gembackend.plumbing import logs, metrics
 from gembackend.plumbing.traces import NOTHING, Span
+from gembackend.plumbing.waiting import within
 from gembackend.prompts import attempt, spans
 from gembackend.prompts.attempt import Model, Result
 from gembackend.prompts.gate import Gate
@@ -100,11 +101,7 @@ class WorkerPool(Actor):
         self._vacated.clear()
         if (free := self.free()) > 0:
             return free
-        try:
-            async with asyncio.timeout(seconds):
-                await self._vacated.wait()
-        except TimeoutError:
-            pass
+        await within(self._vacated, seconds)
         return max(0, self.free())
 
     def begin(self, claimed: Claimed, entry_ids: tuple[str, ...]) -> None:

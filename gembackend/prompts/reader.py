@@ -6,6 +6,7 @@ from uuid import UUID
 from gembackend.actors import Actor
 from gembackend.plumbing import logs
 from gembackend.plumbing.faults import Fault
+from gembackend.plumbing.outages import Outages
 from gembackend.plumbing.redis import OUTAGES
 from gembackend.plumbing.redis_state import RedisState
 from gembackend.prompts.claims import Claims
@@ -37,7 +38,7 @@ class Reader(Actor):
         self._claims = claims
         self._pool = pool
         self._writer = writer
-        self._waiting = False
+        self._outages = Outages()
 
     async def run(self) -> None:
         """Read and claim until told to stop."""
@@ -87,8 +88,8 @@ class Reader(Actor):
 
     def _waits(self, fault: Fault | None) -> None:
         """Say so when claiming is no longer possible, and when it is again."""
-        if fault is not None and not self._waiting:
+        if fault is None:
+            if self._outages.works():
+                log.info("reader_goes_on")
+        elif self._outages.failed(fault.code.name):
             log.warning("reader_waits", error=fault.code.name)
-        elif fault is None and self._waiting:
-            log.info("reader_goes_on")
-        self._waiting = fault is not None

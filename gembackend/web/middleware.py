@@ -97,7 +97,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Fault as error:
-        if error.__cause__ is not None and error.code.family.value >= 500:
+        if error.__cause__ is not None and problems.status_of(error.code) >= 500:
             log.warning("fault", fault=error.code.name, cause=type(error.__cause__).__qualname__)
         fault = error
     except web.HTTPException as error:

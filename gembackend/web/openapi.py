@@ -32,7 +32,6 @@ def describe(routes: Sequence[Route], prefix: str = "") -> dict[str, Any]:
             "version": __version__,
             "summary": "A chat backend over Gemini",
             "description": INTRODUCTION,
-            "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": prefix or "/", "description": "Where this description came from."}],
         "tags": [{"name": name, "description": text} for name, text in GROUPS.items()],

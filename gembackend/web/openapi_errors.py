@@ -3,18 +3,18 @@
 from collections import defaultdict
 from typing import Any
 
-from gembackend.plumbing.faults import CODES, Code, Family
-from gembackend.web.problems import PROBLEM_JSON, type_of
+from gembackend.plumbing.faults import CODES, Code, CodeName, Family
+from gembackend.web.problems import PROBLEM_JSON, STATUSES, status_of, type_of
 from gembackend.web.routing import Route
 
-_ANY = ("malformed_request", "internal_error")
-_SESSION = ("unauthorized", "database_unavailable", "shutting_down")
-_BODY = ("malformed_json", "payload_too_large", "unsupported_media_type", "validation_failed")
+_ANY: tuple[CodeName, ...] = ("malformed_request", "internal_error")
+_SESSION: tuple[CodeName, ...] = ("unauthorized", "database_unavailable", "shutting_down")
+_BODY: tuple[CodeName, ...] = ("malformed_json", "payload_too_large", "unsupported_media_type", "validation_failed")
 
 
 def codes_of(route: Route) -> list[Code]:
     """Every fault code that a route may answer with, in the registry's order."""
-    names = {*_ANY, *route.errors}
+    names: set[CodeName] = {*_ANY, *route.errors}
     if route.session:
         names.update(_SESSION)
     if route.body is not None:
@@ -32,7 +32,7 @@ def by_status(route: Route) -> dict[int, list[Code]]:
     """The same, by HTTP status."""
     statuses: defaultdict[int, list[Code]] = defaultdict(list)
     for code in codes_of(route):
-        statuses[code.family.value].append(code)
+        statuses[status_of(code)].append(code)
     return dict(sorted(statuses.items()))
 
 
@@ -44,9 +44,9 @@ def component_name(codes: list[Code]) -> str:
 def response(status: int, codes: list[Code]) -> dict[str, Any]:
     """A response of one status, whose problem document has any of these codes."""
     headers = {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}}
-    if status == Family.UNAUTHORIZED.value:
+    if status == STATUSES[Family.UNAUTHORIZED]:
         headers["WWW-Authenticate"] = {"$ref": "#/components/headers/WWW-Authenticate"}
-    if status in (Family.LIMITED.value, Family.UNAVAILABLE.value):
+    if status in (STATUSES[Family.LIMITED], STATUSES[Family.UNAVAILABLE]):
         headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
     narrowed = {"properties": {"status": {"const": status}, "code": {"enum": [code.name for code in codes]}}}
     return {
@@ -63,7 +63,7 @@ def response(status: int, codes: list[Code]) -> dict[str, Any]:
 
 def registry_table() -> str:
     """Every code of the registry, as a Markdown table."""
-    rows = [f"| `{code.name}` | {code.family.value} | {code.title} |" for code in CODES.values()]
+    rows = [f"| `{code.name}` | {status_of(code)} | {code.title} |" for code in CODES.values()]
     return "\n".join(["| code | status | title |", "| --- | --- | --- |", *rows])
 
 
@@ -71,7 +71,7 @@ def _example(code: Code) -> dict[str, Any]:
     example: dict[str, Any] = {
         "type": type_of(code),
         "title": code.title,
-        "status": code.family.value,
+        "status": status_of(code),
         "detail": f"{code.title}: a sentence for people, which may change.",
         "code": code.name,
         "request_id": "7c1e0d6a4bb14d8f9a51c4e6d2f0a3b9",

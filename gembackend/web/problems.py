@@ -4,13 +4,28 @@ import msgspec
 from aiohttp import hdrs, web
 
 from gembackend.plumbing import metrics
-from gembackend.plumbing.faults import Code, Family, Fault, FieldError
+from gembackend.plumbing.faults import Code, CodeName, Family, Fault, FieldError
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
 """Told with a 429 or 503 whose fault does not say how long to wait."""
 
-_FROM_STATUS = {
+STATUSES = {
+    Family.MALFORMED: 400,
+    Family.UNAUTHORIZED: 401,
+    Family.NOT_FOUND: 404,
+    Family.METHOD: 405,
+    Family.CONFLICT: 409,
+    Family.TOO_LARGE: 413,
+    Family.MEDIA_TYPE: 415,
+    Family.INVALID: 422,
+    Family.LIMITED: 429,
+    Family.INTERNAL: 500,
+    Family.UNAVAILABLE: 503,
+}
+"""The HTTP status of each kind of fault."""
+
+_FROM_STATUS: dict[int, tuple[CodeName, str]] = {
     404: ("not_found", "There is nothing at this path."),
     405: ("method_not_allowed", "This path does not take that method; see the Allow header."),
     413: ("payload_too_large", "The body is too large."),
@@ -35,6 +50,11 @@ def type_of(code: Code) -> str:
     return f"urn:gembackend:problem:{code.name}"
 
 
+def status_of(code: Code) -> int:
+    """The HTTP status that a fault with this code is told with."""
+    return STATUSES[code.family]
+
+
 def render(fault: Fault, request_id: str) -> web.Response:
     """The answer that tells a client of a fault, which is counted; its cause stays out."""
     code = fault.code
@@ -42,7 +62,7 @@ def render(fault: Fault, request_id: str) -> web.Response:
     problem = Problem(
         type=type_of(code),
         title=code.title,
-        status=code.family.value,
+        status=status_of(code),
         detail=fault.detail,
         code=code.name,
         request_id=request_id,

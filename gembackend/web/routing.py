@@ -7,6 +7,8 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from gembackend.plumbing.faults import CodeName
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -46,7 +48,7 @@ class Route:
     reply: Any = None
     success: int = 200
     session: bool = True
-    errors: tuple[str, ...] = ()
+    errors: tuple[CodeName, ...] = ()
     stream: bool = False
     also: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()

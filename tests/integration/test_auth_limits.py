@@ -6,7 +6,11 @@ import socket
 from collections import Counter
 
 import pytest
+from structlog.testing import capture_logs
 
+from gembackend.auth import limits
+from gembackend.config import RateLimit
+from gembackend.plumbing.redis import connect
 from tests.accounts import PASSWORD, Answer, Client, Service, new_phone, settings
 from tests.processes import no_later
 
@@ -147,3 +151,22 @@ async def test_without_redis_half_as_many_pass(database_url: str, unused_tcp_por
             answers = await burst([client], 100)
             assert tally(answers) == {"passed": 14, "rate_limited": 86}
             assert loop.time() - began < 15, "not a timeout for each"
+
+
+async def test_limits_that_each_process_keeps_alone_are_told_of_once_and_so_is_their_end(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REDIS_PAUSE_SECONDS", 0.0)
+    redis = connect(redis_url)
+    limited = limits.RateLimits(redis, RateLimit(100, 300))
+    with capture_logs() as told:
+        await limited.admit("tried", "somebody")
+        (key,) = await redis.keys("gembackend:limit:tried:*")
+        await redis.set(key, "not what the limits keep there")
+        for _ in range(3):
+            await limited.admit("tried", "somebody")
+        await redis.delete(key)
+        for _ in range(3):
+            await limited.admit("tried", "somebody")
+    await redis.aclose()
+    assert [line["event"] for line in told] == ["rate_limits_local", "rate_limits_shared"]

@@ -12,6 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from gembackend.app import Service
 from gembackend.plumbing.faults import CODES
 from gembackend.web.openapi import describe
+from gembackend.web.problems import status_of
 from gembackend.web.server import ROUTES
 from tests.accounts import PASSWORD, Answer, new_phone, settings
 from tests.whole import Whole, whole_service
@@ -99,6 +100,10 @@ async def test_a_validator_of_openapi_finds_nothing_wrong(description: Descripti
     assert list(OpenAPIV31SpecValidator(description.document).iter_errors()) == []
 
 
+async def test_no_licence_is_claimed_that_the_owner_has_not_chosen(description: Description) -> None:
+    assert "license" not in description.document["info"]
+
+
 async def test_every_route_is_described_and_nothing_else(service: Service, description: Description) -> None:
     app = service.app
     served = {
@@ -122,7 +127,7 @@ async def test_operations_have_names_groups_and_texts_of_their_own(description: 
 async def test_every_code_is_listed(description: Description) -> None:
     assert description.document["components"]["schemas"]["ErrorCode"]["enum"] == list(CODES)
     for code in CODES.values():
-        assert f"| `{code.name}` | {code.family.value} |" in description.document["info"]["description"]
+        assert f"| `{code.name}` | {status_of(code)} |" in description.document["info"]["description"]
 
 
 async def test_every_path_parameter_is_described(description: Description) -> None:

@@ -46,9 +46,10 @@ class Shelf:
 
 BY_KEYS = """
     SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
-           set_config('enable_mergejoin', 'off', true)
+           set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)
 """
-"""In a transaction: no plan depends on statistics, which are old when many messages have come at once."""
+"""In a transaction: no plan depends on statistics, which are old when many messages have come at once, nor is one kept
+from when a table was empty: whatever it does seems free then."""
 
 
 async def begin(connection: Connection) -> None:

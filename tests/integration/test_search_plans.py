@@ -8,7 +8,7 @@ import pytest
 
 from gembackend.messages import search_index_store as index_store
 from gembackend.messages import search_store
-from gembackend.messages.search_index_store import Room
+from gembackend.messages.search_index_store import Queued, Room
 from gembackend.messages.search_query import parse
 from gembackend.plumbing.ids import new_id
 from gembackend.plumbing.postgres import Database
@@ -87,3 +87,26 @@ async def test_no_statement_touches_more_pages_than_its_result_needs(
                 touched[name, mode] = (counting.pages, most)
     assert {name: pages for name, pages in touched.items() if pages[0] > pages[1]} == {}
     assert touched["on shelves", "force_generic_plan"][0] > 1 and len(hits) == 50
+
+
+async def test_no_plan_is_kept_from_when_the_queue_was_empty(db: asyncpg.Connection) -> None:
+    room = await make_room(db)
+    user = await owner(db, room)
+    await db.execute("ANALYZE search_queue")
+    for _ in range(10):  # after five executions a plan may be kept
+        async with db.transaction():
+            await index_store.lead(db)
+            await index_store.done(db, [Queued(user, new_id(), (), 0) for _ in range(BATCH)])
+    await say(db, room, ["some words"] * 2000)
+    async with db.transaction():
+        await index_store.lead(db)
+        queued = await index_store.newest(db, BATCH)
+        before = await touched_by_transaction(db)
+        await index_store.done(db, queued)
+        assert BATCH <= await touched_by_transaction(db) - before < 3 * BATCH
+
+
+async def touched_by_transaction(db: asyncpg.Connection) -> int:
+    """How many rows of the queue the transaction has read so far."""
+    read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'search_queue'"
+    return int(await db.fetchval(read))

@@ -14,7 +14,7 @@ from typing import TypeVar
 import aiohttp
 import uvloop
 
-from ops.chaos_bystanders import SETTLE_SECONDS, Bystanders
+from ops.chaos_bystanders import Bystanders
 from ops.chaos_faults import Scene, in_random_order
 from ops.chaos_verdict import Recovery, verdict
 from tests.acceptance.accounting import account, finished_prompts, recovery
@@ -26,8 +26,11 @@ T = TypeVar("T")
 
 PATIENCE = 90.0
 """Seconds after which what does not go on is taken for stuck."""
-CALM_SECONDS, RUDE_SECONDS, BROKEN_SECONDS = 12.0, 18.0, 40.0
-"""How long a round measures without rude clients, measures beside them, and breaks things beside them."""
+TURNS, CALM_SECONDS, RUDE_SECONDS, BROKEN_SECONDS = 4, 4.0, 6.0, 30.0
+"""A round measures so often without rude clients and then beside them, and then breaks things beside them. The turns
+are short, so that whatever else the machine has to do is in both."""
+PAUSE, MEASURED_PAUSE = 0.5, 1.5
+"""How many seconds a room pauses at most between two prompts; measuring is done with idle time left on two cores."""
 HEARD = 5
 """How many of the rooms have a listener."""
 REQUEST_SECONDS = 5.0
@@ -45,6 +48,7 @@ class Chaos:
         self._scene = Scene(site, servers, self._dice, lease=options.lease)
         self._told: list[str] = []
         self._bystanders = Bystanders(site, self._scene, self._told, rude=options.rude, seed=options.seed)
+        self._pause_seconds = PAUSE
         self._ends: dict[str, int] = {}
         self._recoveries: list[Recovery] = []
         self._begun = time.monotonic()
@@ -77,12 +81,15 @@ class Chaos:
         return status
 
     async def _measure(self) -> None:
-        """See how others fare without rude clients and then beside them; these are left at what they do."""
-        for rude, seconds in ((False, CALM_SECONDS), (True, RUDE_SECONDS)):
-            self._bystanders.let(rude=rude)
-            await self._pause(SETTLE_SECONDS)
-            async with self._bystanders.measured(rude=rude):
-                await self._pause(seconds)
+        """See by turns how others fare without rude clients and beside them; these are left at what they do."""
+        self._pause_seconds = MEASURED_PAUSE
+        for _ in range(TURNS):
+            for rude, settling, seconds in ((False, 3.0, CALM_SECONDS), (True, 1.0, RUDE_SECONDS)):
+                self._bystanders.let(rude=rude)
+                await self._pause(settling)
+                async with self._bystanders.measured(rude=rude):
+                    await self._pause(seconds)
+        self._pause_seconds = PAUSE
 
     async def _break_things(self) -> None:
         """Let one fault after another happen for a while."""
@@ -112,7 +119,7 @@ class Chaos:
                     turn += 1
                 elif answer.status not in (429, 503):
                     self._scene.troubles.append(f"A prompt was answered with {answer.status}: {answer.body}")
-            await self._pause(dice.uniform(0.0, 0.5))
+            await self._pause(dice.uniform(0.0, self._pause_seconds))
 
     async def _follow(self, user: User, number: int, room: str) -> list[Heard]:
         """Listen to a room, now here and now there, until every prompt of it has been heard to its end."""

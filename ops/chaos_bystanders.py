@@ -21,8 +21,6 @@ GUESTS = 4
 HOSTILE_MESSAGES = 4_000
 LARGE_MESSAGES = 60
 LOOK_SECONDS = 0.25
-SETTLE_SECONDS = 3.0
-"""How long after the rude have come or gone, or a fault is over, until measuring begins."""
 POOL = 10
 """DATABASE_POOL_SIZE of the processes, which is the default."""
 
@@ -46,6 +44,7 @@ class Bystanders:
         self._at_work = False
         self._answers: list[dict[str, Any]] = []
         self._windows: dict[str, list[tuple[float, float]]] = {"undisturbed": [], "beside": []}
+        self._idle = dict.fromkeys(self._windows, 0.0)
         self._done: Counter[str] = Counter()
         self._memory = self._backends = 0
         self._guests = Apart("ops.chaos_guests", self._hear_guests)
@@ -72,9 +71,11 @@ class Bystanders:
     @asynccontextmanager
     async def measured(self, *, rude: bool) -> AsyncIterator[None]:
         """While this lasts requests are counted; no fault must be under way."""
-        begun = monotonic()
+        begun, before = monotonic(), psutil.cpu_times()
         yield
-        self._windows["beside" if rude else "undisturbed"].append((begun, monotonic()))
+        window = "beside" if rude else "undisturbed"
+        self._windows[window].append((begun, monotonic()))
+        self._idle[window] += psutil.cpu_times().idle - before.idle
 
     def let(self, *, rude: bool) -> None:
         """Let the guests begin, or leave off."""
@@ -97,8 +98,13 @@ class Bystanders:
             memory=self._memory,
             backends=self._backends,
             pools=POOL * len(self._scene.processes),
+            busy=tuple(self._busy(name) for name in counted),
             done=dict(self._done),
         )
+
+    def _busy(self, window: str) -> float:
+        lasting = sum(ended - begun for begun, ended in self._windows[window]) * (psutil.cpu_count() or 1)
+        return 1 - self._idle[window] / lasting if lasting else 0.0
 
     def _within(self, windows: list[tuple[float, float]]) -> list[dict[str, Any]]:
         return [one for one in self._answers if any(begun <= one["begun"] < ended for begun, ended in windows)]

@@ -11,7 +11,7 @@ MEMORY = 400 * 2**20
 """Bytes that a process stays below."""
 FEW_BACKENDS = 5
 """How many backends there may be beside the pools': of a process that was killed, of statements being cancelled."""
-ENOUGH = 300
+ENOUGH = 200
 """A p99 of fewer requests says nothing and is not judged."""
 
 
@@ -49,6 +49,8 @@ class Burden:
     memory: int = 0
     backends: int = 0
     pools: int = 0
+    busy: Sequence[float] = ()
+    """How much of all cores was in use without rude clients and beside them, by whatever runs on the machine."""
     done: dict[str, int] = field(default_factory=dict)
     """How often rude clients did what."""
 
@@ -101,6 +103,11 @@ def _told(burden: Burden) -> list[str]:
     return [
         f"slowdown         {ratio}  times the undisturbed p99, for others beside rude clients, {which}",
         *(_measured(pace) for pace in burden.paces if pace.undisturbed and pace.beside),
+        *(
+            [f"cores in use     {100 * burden.busy[0]:6.0f}%  without them, {100 * burden.busy[1]:.0f}% beside them"]
+            if burden.busy
+            else ()
+        ),
         f"refused          {burden.refused:7,}  requests of others, no fault being under way",
         f"largest memory   {burden.memory / 2**20:7.0f}  MB resident in one process",
         f"most backends    {burden.backends:7,}  of PostgreSQL, for pools of {burden.pools} connections together",

@@ -57,8 +57,7 @@ class Chaos:
     async def run(self) -> int:
         """Break things until the time is over or `over` is set, let everything finish, and say what happened."""
         await self._scene.start(self._options.processes)
-        first = self._scene.processes[0]
-        user = await self._site.user(first)
+        user = await self._site.user(first := self._scene.processes[0])
         rooms = [await user.room(first) for _ in range(self._options.rooms)]
         followers = {
             room: asyncio.create_task(self._follow(user, number, room)) for number, room in enumerate(rooms[:HEARD])
@@ -94,10 +93,11 @@ class Chaos:
     async def _break_things(self) -> None:
         """Let one fault after another happen for a while."""
         until = time.monotonic() + BROKEN_SECONDS
-        for faults in self._faults:
+        while time.monotonic() < until:
             await self._pause(self._dice.uniform(1.0, 3.0))
-            if self.over.is_set() or time.monotonic() > until:
+            if self.over.is_set():
                 return
+            faults = next(self._faults)
             await asyncio.gather(*(fault.happen(self._scene) for fault in faults))
             took = await self._or_trouble(recovery(self._site, PATIENCE)) or PATIENCE
             await self._scene.mended()

@@ -52,6 +52,7 @@ class Apart:
             stdout=subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
             cwd=ROOT,
+            start_new_session=True,  # Ctrl-C is for the run, which lets it end
         )
 
     async def _read(self) -> None:

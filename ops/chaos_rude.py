@@ -159,8 +159,8 @@ async def scrape(street: Street) -> None:
 RUDE: tuple[tuple[int, Callable[[Street], Awaitable[None]]], ...] = (
     (2, search),
     (2, ask),
-    (4, hang_up),
-    (30, read_nothing),
+    (3, hang_up),
+    (12, read_nothing),
     (1, read_slowly),
     (1, scrape),
 )

@@ -10,7 +10,7 @@ import pytest
 from ops.chaos import parse
 from ops.chaos_faults import FAULTS, in_random_order
 from ops.chaos_rude import hostile
-from ops.chaos_verdict import ENOUGH, FEW_BACKENDS, MEMORY, Burden, Pace, Recovery, verdict
+from ops.chaos_verdict import ENOUGH, FEW_BACKENDS, KEPT_SO_FAR, MEMORY, QUIET, Burden, Pace, Recovery, verdict
 from tests.acceptance.accounting import Account
 from tests.listeners import misheard
 from tests.processes import ROOT
@@ -75,11 +75,19 @@ def test_others_who_paid_are_a_verdict_with_status_1(burden: Burden) -> None:
     assert status == 1 and text.endswith("PROMISES WERE BROKEN.")
 
 
-def test_a_p99_of_few_requests_is_told_and_not_judged() -> None:
-    few = [0.1] * (ENOUGH - 1)
-    text, status = verdict(KEPT, [], replace(BORNE, paces=[Pace("reading", QUICK, few)]), [])
-    assert status == 0
-    assert "too little was measured to tell" in text and "199 times" in text
+@pytest.mark.parametrize(
+    "burden",
+    [
+        replace(BORNE, paces=[Pace("reading", QUICK, [0.1] * (ENOUGH - 1))]),
+        replace(BORNE, paces=[Pace("reading", QUICK, [0.1] * ENOUGH)], busy=(QUIET + 0.01, 1.0)),
+    ],
+    ids=["few requests", "a busy machine"],
+)
+def test_a_p99_that_says_nothing_is_told_and_not_judged_which_is_told_too(burden: Burden) -> None:
+    text, status = verdict(KEPT, [], burden, [])
+    assert status == 0 and text.splitlines()[-1] == KEPT_SO_FAR
+    assert "  reading: p50 10.0 and 100.0 ms, p99 10.0 and 100.0 ms" in text
+    assert verdict(KEPT, [], replace(burden, memory=MEMORY), [])[1] == 1
 
 
 def test_hostile_texts_are_as_long_as_is_asked_for_and_end_in_what_they_are_full_of() -> None:

@@ -101,9 +101,8 @@ class Chaos:
             await asyncio.gather(*(fault.happen(self._scene) for fault in faults))
             took = await self._or_trouble(recovery(self._site, PATIENCE)) or PATIENCE
             await self._scene.mended()
-            names = " and ".join(fault.name for fault in faults)
-            self._recoveries.append(Recovery(names, took))
-            self._say(f"{names}; every room went on within {took:.1f} s")
+            self._recoveries.append(Recovery(" and ".join(fault.name for fault in faults), took))
+            self._say(f"{self._recoveries[-1].fault}; every room went on within {took:.1f} s")
 
     async def _ask(self, user: User, number: int, room: str) -> None:
         """Send one prompt after another, each to one process after another until it is accepted."""

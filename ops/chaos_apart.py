@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 from tests.processes import ROOT
@@ -29,20 +30,17 @@ class Apart:
     def tell(self, **line: Any) -> None:
         """Send a line; nothing happens when it has ended."""
         assert self._process.stdin is not None
-        if self._process.poll() is None:
+        with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(line).encode() + b"\n")
             self._process.stdin.flush()
 
     async def end(self) -> int:
         """Let it end and hear the rest: its exit status."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         await self._reading
         return await asyncio.to_thread(self._process.wait)
-
-    def kill(self) -> None:
-        """End it on the spot; harmless when it has ended."""
-        self._process.kill()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         """Start it in Python's own way, as tests/processes.py starts the service and for the same reason."""

@@ -66,7 +66,9 @@ class Bystanders:
         finally:
             for task in at_work:
                 task.cancel()
-            await asyncio.gather(self._guests.end(), self._probe.end())
+            for who, status in (("the rude", await self._guests.end()), ("somebody else", await self._probe.end())):
+                if status != 0:
+                    self._scene.troubles.append(f"The process of {who} ended with status {status}.")
 
     @asynccontextmanager
     async def measured(self, *, rude: bool) -> AsyncIterator[None]:

@@ -115,7 +115,7 @@ class Bystanders:
         """A user with a room full of hostile texts, short ones and as long as replies may be."""
         first = self._scene.processes[0]
         full, asked = await user.room(first), await user.room(first)
-        await self._site.fetch(_FILL, full, list(PATTERNS), HOSTILE_MESSAGES, LARGE_MESSAGES, LARGE_CHARS)
+        await self._site.fetch(FILL, full, list(PATTERNS), HOSTILE_MESSAGES, LARGE_MESSAGES, LARGE_CHARS)
         return {"token": user.token, "full": full, "asked": asked}
 
     async def _direct(self) -> None:
@@ -154,7 +154,7 @@ class Bystanders:
             await asyncio.sleep(LOOK_SECONDS)
 
 
-_FILL = """
+FILL = """
     WITH asked AS (
         INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, status, request_id, finished_at)
         SELECT gen_random_uuid(), r.user_id, r.id, nr, format('%s of %s (long ago)', nr, r.id), 'answered', 'chaos',

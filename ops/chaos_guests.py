@@ -48,6 +48,8 @@ async def _tell(street: Street) -> None:
         await asyncio.sleep(TELL_SECONDS)
         told, street.told = street.told, []
         done, street.done = street.done, Counter()
+        done.update({f"answered {status}": count for status, count in street.answers.items()})
+        street.answers.clear()
         print(json.dumps({"told": told, "done": done}), flush=True)
 
 

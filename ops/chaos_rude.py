@@ -47,6 +47,8 @@ class Street:
     told: list[str] = field(default_factory=list)
     """Ids of prompts that were accepted, as far as anybody listened."""
     done: Counter[str] = field(default_factory=Counter)
+    answers: Counter[int] = field(default_factory=Counter)
+    """How often which status was answered to those who waited for it."""
 
     @property
     def url(self) -> str:
@@ -180,5 +182,6 @@ async def _read(
     sent = guest.headers | {name.replace("_", "-"): value for name, value in headers.items()}
     async with street.http.request(method, street.url + path, json=body, headers=sent) as answer:
         raw = await answer.read()
+        street.answers[answer.status] += 1
         small = answer.content_type.endswith("json") and len(raw) < 2**18
         return answer.status, await answer.json() if small else None

@@ -8,14 +8,16 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import aiohttp
 import uvloop
 
+from ops.chaos_bystanders import Bystanders
 from ops.chaos_faults import Scene, in_random_order
-from tests.acceptance.accounting import Account, account, finished_prompts, recovery
+from ops.chaos_verdict import Recovery, verdict
+from tests.acceptance.accounting import account, finished_prompts, recovery
 from tests.acceptance.breakable import Breakable
 from tests.acceptance.site import Site, User, open_site
 from tests.listeners import Heard, follow, misheard, stories
@@ -24,39 +26,15 @@ T = TypeVar("T")
 
 PATIENCE = 90.0
 """Seconds after which what does not go on is taken for stuck."""
+TURNS, CALM_SECONDS, RUDE_SECONDS, BROKEN_SECONDS = 4, 4.0, 6.0, 30.0
+"""A round measures so often without rude clients and then beside them, and then breaks things beside them. The turns
+are short, so that whatever else the machine has to do is in both."""
+PAUSE, MEASURED_PAUSE = 0.5, 1.5
+"""How many seconds a room pauses at most between two prompts; measuring is done with idle time left on two cores."""
 HEARD = 5
 """How many of the rooms have a listener."""
 REQUEST_SECONDS = 5.0
 """How long a client waits for an answer before it asks another process."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """A fault, and how many seconds it took until every room went on."""
-
-    fault: str
-    seconds: float
-
-
-def verdict(result: Account, recoveries: Sequence[Recovery], troubles: Sequence[str]) -> tuple[str, int]:
-    """What a person reads at the end, and the exit status."""
-    slowest = max(recoveries, key=lambda one: one.seconds, default=Recovery("no fault at all", 0.0))
-    kept = result.clean and not troubles
-    lines = [
-        f"accepted         {result.accepted:7,}  prompts that a client was told were taken",
-        f"answered         {result.answered:7,}",
-        f"failed           {result.failed:7,}  given up after their attempts, refunded, their users told why",
-        f"lost             {result.lost:7,}",
-        f"repeated         {result.repeated:7,}",
-        f"out of order     {result.out_of_order:7,}",
-        f"miscounted       {result.miscounted:7,}  units of quota",
-        f"misheard         {result.misheard:7,}  not told once and whole to a listener on a bad line",
-        f"faults           {len(recoveries):7,}",
-        f"longest recovery {slowest.seconds:7.1f}  seconds until every room went on, after: {slowest.fault}",
-        *troubles,
-        "Every promise was kept." if kept else "PROMISES WERE BROKEN.",
-    ]
-    return "\n".join(lines), 0 if kept else 1
 
 
 class Chaos:
@@ -66,8 +44,11 @@ class Chaos:
         self._site = site
         self._options = options
         self._dice = random.Random(options.seed)
+        self._faults = in_random_order(self._dice)
         self._scene = Scene(site, servers, self._dice, lease=options.lease)
         self._told: list[str] = []
+        self._bystanders = Bystanders(site, self._scene, self._told, rude=options.rude, seed=options.seed)
+        self._pause_seconds = PAUSE
         self._ends: dict[str, int] = {}
         self._recoveries: list[Recovery] = []
         self._begun = time.monotonic()
@@ -76,37 +57,52 @@ class Chaos:
     async def run(self) -> int:
         """Break things until the time is over or `over` is set, let everything finish, and say what happened."""
         await self._scene.start(self._options.processes)
-        first = self._scene.processes[0]
-        user = await self._site.user(first)
+        user = await self._site.user(first := self._scene.processes[0])
         rooms = [await user.room(first) for _ in range(self._options.rooms)]
         followers = {
             room: asyncio.create_task(self._follow(user, number, room)) for number, room in enumerate(rooms[:HEARD])
         }
-        asyncio.get_running_loop().call_later(60 * self._options.minutes, self.over.set)
-        async with asyncio.TaskGroup() as asking:
-            for number, room in enumerate(rooms):
-                asking.create_task(self._ask(user, number, room))
-            await self._break_things()
+        async with self._bystanders.present():
+            asyncio.get_running_loop().call_later(60 * self._options.minutes, self.over.set)
+            async with asyncio.TaskGroup() as asking:
+                for number, room in enumerate(rooms):
+                    asking.create_task(self._ask(user, number, room))
+                while not self.over.is_set():
+                    await self._measure()
+                    await self._break_things()
         self._say("everything mended, the last prompts are waited for")
         await self._or_trouble(self._site.all_finished(PATIENCE))
         await self._or_trouble(self._site.at_rest(PATIENCE))
         misheard = await self._misheard(followers)
         result = replace(await account(self._site, self._told), misheard=misheard)
-        text, status = verdict(result, self._recoveries, self._scene.troubles)
+        text, status = verdict(result, self._recoveries, self._bystanders.burden(), self._scene.troubles)
         print(text)
         return status
 
+    async def _measure(self) -> None:
+        """See by turns how others fare without rude clients and beside them; these are left at what they do."""
+        self._pause_seconds = MEASURED_PAUSE
+        for _ in range(TURNS):
+            for rude, settling, seconds in ((False, 3.0, CALM_SECONDS), (True, 1.0, RUDE_SECONDS)):
+                self._bystanders.let(rude=rude)
+                await self._pause(settling)
+                async with self._bystanders.measured(rude=rude):
+                    await self._pause(seconds)
+        self._pause_seconds = PAUSE
+
     async def _break_things(self) -> None:
-        for faults in in_random_order(self._dice):
+        """Let one fault after another happen for a while."""
+        until = time.monotonic() + BROKEN_SECONDS
+        while time.monotonic() < until:
             await self._pause(self._dice.uniform(1.0, 3.0))
             if self.over.is_set():
                 return
+            faults = next(self._faults)
             await asyncio.gather(*(fault.happen(self._scene) for fault in faults))
             took = await self._or_trouble(recovery(self._site, PATIENCE)) or PATIENCE
             await self._scene.mended()
-            names = " and ".join(fault.name for fault in faults)
-            self._recoveries.append(Recovery(names, took))
-            self._say(f"{names}; every room went on within {took:.1f} s")
+            self._recoveries.append(Recovery(" and ".join(fault.name for fault in faults), took))
+            self._say(f"{self._recoveries[-1].fault}; every room went on within {took:.1f} s")
 
     async def _ask(self, user: User, number: int, room: str) -> None:
         """Send one prompt after another, each to one process after another until it is accepted."""
@@ -122,7 +118,7 @@ class Chaos:
                     turn += 1
                 elif answer.status not in (429, 503):
                     self._scene.troubles.append(f"A prompt was answered with {answer.status}: {answer.body}")
-            await self._pause(dice.uniform(0.0, 0.5))
+            await self._pause(dice.uniform(0.0, self._pause_seconds))
 
     async def _follow(self, user: User, number: int, room: str) -> list[Heard]:
         """Listen to a room, now here and now there, until every prompt of it has been heard to its end."""
@@ -170,6 +166,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, choices=range(1, 17), default=2, metavar="N")
     parser.add_argument("--rooms", type=int, choices=range(1, 1001), default=20, metavar="N")
     parser.add_argument("--lease", type=_number(1, 3600), default=3.0)
+    parser.add_argument("--rude", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     return parser.parse_args(arguments)
 
@@ -189,7 +186,7 @@ async def _main(options: argparse.Namespace) -> int:
     servers = Breakable()
     try:
         await servers.heal()
-        async with open_site(await servers.create_database(), servers.redis_url) as site:
+        async with open_site(await servers.create_database(), servers.redis_url, calls_kept=0) as site:
             chaos = Chaos(site, servers, options)
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, chaos.over.set)

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from gembackend.embedded.gemini import Behaviour, Call
+from ops.chaos_probe import PROBE
+from ops.chaos_rude import RUDE_END, hostile
 from tests.acceptance.breakable import Breakable
 from tests.acceptance.site import Site
 from tests.processes import Process
 from tests.sick_redis import Outage, SickRedis
 
+LARGE = ("room 0 ", "room 10 ")
+"""How prompts begin that are answered at length beside the rude ones; the first of these rooms has a listener."""
+LARGE_CHARS = 65_536
 TOGETHER = 0.3
 """How often two faults come at the same time."""
 
@@ -24,6 +29,8 @@ class Scene:
         self.lease = lease
         self.processes: list[Process] = []
         self.gemini_says: str | None = None
+        self.large_replies = False
+        """Whether Gemini answers some rooms with as much as is kept of a reply, and that hostile."""
         self.troubles: list[str] = []
         """What went wrong beside the prompts, a sentence each."""
         self._site = site
@@ -63,9 +70,13 @@ class Scene:
         # A session lasts for as long as any run.
         return await self._site.start(PROMPT_LEASE_SECONDS=self.lease, JWT_TTL_SECONDS=10_000_000)
 
-    def _mood(self, _call: Call) -> Behaviour:
+    def _mood(self, call: Call) -> Behaviour:
+        if call.prompt.startswith(PROBE):
+            return Behaviour(latency=0.05, status=self.gemini_says)
         failing = "UNAVAILABLE" if self._moods.random() < 0.1 else None
-        return Behaviour(latency=self._moods.uniform(0.05, 0.15), status=self.gemini_says or failing)
+        large = (self.large_replies and call.prompt.startswith(LARGE)) or call.prompt.endswith(RUDE_END)
+        text = f"“{call.prompt}” {hostile(self._moods, LARGE_CHARS)}" if large else None
+        return Behaviour(latency=self._moods.uniform(0.05, 0.15), status=self.gemini_says or failing, text=text)
 
 
 async def _kill(scene: Scene) -> None:

@@ -8,6 +8,10 @@ from uuid import UUID
 from gembackend.messages.rules import NewPrompt, Verdict
 from gembackend.plumbing.postgres import Connection
 
+HISTORY_BYTES = 256 * 1024
+"""The most that goes to Gemini with a prompt: as many are in memory at once as a process has in flight, some of them
+several times over, and a batch of them is read in one statement."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -74,7 +78,8 @@ async def claim(
 ) -> list[Claimed]:
     """Claim the head of each room that is due, with its history; a room that is busy or empty gives nothing.
 
-    The history of a prompt that regenerates leaves out the exchanges of those that asked the same before.
+    The history of a prompt that regenerates leaves out the exchanges of those that asked the same before. Of long
+    messages it has whole exchanges of HISTORY_BYTES together, or else the latest one alone.
     The heads are found without locks and locked afterwards: SKIP LOCKED while searching would skip to a later
     prompt of the same room. Of prompts that are suspected of killing their process (they have outlived two leases,
     or have one attempt left after one) at most `suspects` are claimed.
@@ -117,13 +122,17 @@ async def claim(
         )
         SELECT claimed.*, coalesce(recent.history, '{}') AS history
         FROM claimed LEFT JOIN LATERAL (
-            SELECT array_agg(ARRAY[m.role, m.content] ORDER BY m.position) AS history FROM (
-                SELECT m.role, m.content, m.position FROM chatrooms_messages m
-                WHERE m.chatroom_id = claimed.chatroom_id
-                  AND (claimed.regenerates IS NULL OR claimed.regenerates <> coalesce(
-                      (SELECT p.regenerates FROM prompts p WHERE p.id = m.prompt_id), m.prompt_id))
-                ORDER BY m.position DESC LIMIT $4
-            ) m
+            SELECT array_agg(ARRAY[role, content] ORDER BY position) AS history FROM (
+                SELECT role, content, position, position / 2 = max(position / 2) OVER () AS latest,
+                       sum(octet_length(content)) OVER (ORDER BY position / 2 DESC) AS bytes
+                FROM (
+                    SELECT m.role, m.content, m.position FROM chatrooms_messages m
+                    WHERE m.chatroom_id = claimed.chatroom_id
+                      AND (claimed.regenerates IS NULL OR claimed.regenerates <> coalesce(
+                          (SELECT p.regenerates FROM prompts p WHERE p.id = m.prompt_id), m.prompt_id))
+                    ORDER BY m.position DESC LIMIT $4
+                ) m
+            ) summed WHERE bytes <= $7 OR latest
         ) recent ON true
         """,
         chatroom_ids,
@@ -132,6 +141,7 @@ async def claim(
         history_messages,
         owner,
         suspects,
+        HISTORY_BYTES,
     )
     return [
         Claimed(

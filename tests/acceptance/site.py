@@ -195,9 +195,9 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(database_url: str, redis_url: str) -> AsyncIterator[Site]:
-    """A site with a stand-in and no process yet; every process is killed at the end."""
-    standin = GeminiStandIn()
+async def open_site(database_url: str, redis_url: str, *, calls_kept: int = 5_000) -> AsyncIterator[Site]:
+    """A site with a stand-in, which remembers so many calls, and no process yet; every process is killed at the end."""
+    standin = GeminiStandIn(keep=calls_kept)
     await standin.start()
     async with Site(database_url, redis_url, standin) as site:
         yield site

@@ -60,6 +60,29 @@ async def test_the_context_is_as_long_as_the_setting_says(database_url: str, red
         ]
 
 
+@pytest.mark.parametrize(
+    ("letter", "letters", "sent"),
+    [("x", 60_000, [3, 4, 5, 6]), ("\U0001f600", 16_000, [3, 4, 5, 6]), ("x", 260_000, [6]), ("x", 300_000, [6])],
+)
+async def test_the_context_is_bounded_in_bytes_and_of_whole_exchanges_the_latest_one_at_any_rate(
+    engine: Engine, letter: str, letters: int, sent: list[int]
+) -> None:
+    room = await engine.room(await engine.user("Pro"))
+    for number in range(7):
+        engine.gemini.script(Behaviour(text=f"answer {number}"))
+        await engine.ask(room, f"question {number}")
+    await engine.fetch(
+        "UPDATE chatrooms_messages SET content = content || repeat($1, $2) WHERE role = 'assistant'", letter, letters
+    )
+    await engine.ask(room, "and now?")
+    contents = engine.gemini.calls[-1].contents
+    assert [text for role, text in contents if role == "user"] == [f"question {number}" for number in sent] + [
+        "and now?"
+    ]
+    assert [text[:8] for role, text in contents if role == "model"] == [f"answer {number}" for number in sent]
+    assert {len(text) for role, text in contents if role == "model"} == {8 + letters}
+
+
 @pytest.mark.pooled
 async def test_prompts_of_a_room_are_answered_one_after_another_in_their_order(engine: Engine) -> None:
     room = await engine.room()

@@ -54,7 +54,7 @@ async def test_rights_tables_and_writes_that_go_away_under_load_are_an_outage_an
                     await until(partial(_says, site, process, told), told, 5)
                 await posting.refused(10 * ROOMS)
                 await database.execute(remedy)
-                await posting.readiness(site, 200, 5)
+                await posting.readiness(site, 200)
             await posting.accepted(10)
             posting.enough()
         assert process.running and not process.events("actor_crashed") and not process.events("unexpected_error")

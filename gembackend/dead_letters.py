@@ -1,6 +1,7 @@
 """Dead letters for an operator: prompts and Stripe events that gave up, as tables or JSON lines, and put back."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -10,7 +11,7 @@ from gembackend.billing.inbox_store import ParkedEvent
 from gembackend.config import Settings
 from gembackend.plumbing.database_login import reason
 from gembackend.plumbing.ids import parse_id
-from gembackend.plumbing.postgres import Database, DatabaseAway, SchemaMismatch, check_schema
+from gembackend.plumbing.postgres import Connection, Database, DatabaseAway, SchemaMismatch, check_schema
 from gembackend.prompts import dead_letter_store as prompts
 from gembackend.prompts.dead_letter_store import DeadLetter
 
@@ -41,17 +42,31 @@ async def replay(settings: Settings, ids: Sequence[str] | None, *, as_json: bool
     """Queue these dead letters again, or all of them; the exit status is 1 when one of the ids is none."""
 
     async def work(database: Database) -> int:
-        wanted_prompts = None if ids is None else [prompt_id for word in ids if (prompt_id := parse_id(word))]
+        wanted_prompts = [prompt_id for word in ids or () if (prompt_id := parse_id(word))]
         wanted_events = None if ids is None else [word for word in ids if word.startswith(_EVENT_ID)]
-        async with database.transaction() as connection:
-            replayed = [str(prompt_id) for prompt_id in await prompts.replay(connection, wanted_prompts)]
+        async with database.connection() as connection:
             pending = await events.replay(connection, wanted_events)
+            queued = await _queue(connection, None if ids is None else wanted_prompts)
+        replayed = [str(prompt_id) for prompt_id in queued]
         missing = [word for word in ids or () if word not in (*replayed, *pending)]
         for line in _as_json(replayed, pending, missing) if as_json else _in_words(replayed, pending, missing):
             say(line)
         return 1 if missing else 0
 
     return await _with_database(settings, work, say)
+
+
+async def _queue(connection: Connection, wanted: Sequence[UUID] | None) -> list[UUID]:
+    """Queue prompts again, so many at once that no statement takes long; None: all there are, each once, though it may
+    fail again meanwhile."""
+    queued: dict[UUID, None] = {}
+    if wanted is None:
+        while (some := await prompts.replay(connection, None)) and queued.keys().isdisjoint(some):
+            queued |= dict.fromkeys(some)
+        return list(queued)
+    for first in range(0, len(wanted), prompts.REPLAYED_AT_ONCE):
+        queued |= dict.fromkeys(await prompts.replay(connection, wanted[first : first + prompts.REPLAYED_AT_ONCE]))
+    return list(queued)
 
 
 async def _with_database(settings: Settings, work: Callable[[Database], Awaitable[int]], say: Say) -> int:

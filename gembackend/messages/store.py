@@ -29,9 +29,11 @@ def prompts_from(source: str) -> str:
 
 PROMPT = prompts_from("prompts")
 
+_ONE = "(SELECT * FROM prompts WHERE id = $2 OFFSET 0)"
+
 _LATEST = """(
-    SELECT * FROM prompts WHERE chatroom_id = $2 AND user_id = $1
-    AND sequence = (SELECT last_sequence FROM chatrooms_metadata WHERE id = $2)
+    SELECT * FROM prompts WHERE chatroom_id = $2
+    AND sequence = (SELECT last_sequence FROM chatrooms_metadata WHERE id = $2 AND user_id = $1)
 )"""
 
 _BEHIND = """(
@@ -45,7 +47,7 @@ PAGE_BYTES = 1024 * 1024
 
 async def prompt(connection: Connection, user_id: UUID, prompt_id: UUID) -> Prompt | None:
     """One prompt with its reply."""
-    row = await connection.fetchrow(PROMPT + "WHERE p.id = $2 AND p.user_id = $1", user_id, prompt_id)
+    row = await connection.fetchrow(prompts_from(_ONE) + "WHERE p.user_id = $1", user_id, prompt_id)
     return prompt_of(row) if row else None
 
 

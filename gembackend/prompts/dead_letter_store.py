@@ -34,8 +34,13 @@ async def dead_letters(connection: Connection, most: int) -> list[DeadLetter]:
     return [DeadLetter(**row) for row in rows]
 
 
+REPLAYED_AT_ONCE = 500
+"""How many one statement queues again: it takes a fraction of what it may."""
+
+
 async def replay(connection: Connection, prompt_ids: Sequence[UUID] | None) -> list[UUID]:
-    """Queue these dead letters again (None: all of them), each at the tail of its room, with all its attempts.
+    """Queue these dead letters again, each at the tail of its room, with all its attempts; None: those REPLAYED_AT_ONCE
+    that failed first, so that called until nothing is left it queues all of them, in the order of their rooms.
 
     Their quota was given back when they failed and is not taken again. The sweeper finds them within seconds.
     """
@@ -43,7 +48,9 @@ async def replay(connection: Connection, prompt_ids: Sequence[UUID] | None) -> l
         """
         WITH chosen AS (
             SELECT id, chatroom_id, sequence FROM prompts
-            WHERE status = 'failed' AND ($1::uuid[] IS NULL OR id = ANY ($1)) ORDER BY id FOR UPDATE
+            WHERE id = ANY (coalesce($1::uuid[], ARRAY (
+                SELECT id FROM prompts WHERE status = 'failed' ORDER BY finished_at, sequence LIMIT $2
+            ))) AND status = 'failed' ORDER BY id FOR UPDATE
         ), placed AS (
             SELECT id, chatroom_id, row_number() OVER (PARTITION BY chatroom_id ORDER BY sequence) AS place FROM chosen
         ), rooms AS (
@@ -60,5 +67,6 @@ async def replay(connection: Connection, prompt_ids: Sequence[UUID] | None) -> l
         RETURNING p.id
         """,
         prompt_ids,
+        REPLAYED_AT_ONCE,
     )
     return [row["id"] for row in rows]

@@ -101,7 +101,7 @@ async def finish(connection: Connection, endings: Sequence[Ending], forgiven: in
                                     ELSE p.available_at END,
                 finished_at = CASE WHEN d.status <> 'queued' THEN now() END,
                 charged_on = CASE WHEN d.refunded THEN NULL ELSE p.charged_on END
-            FROM decided d WHERE p.id = d.id
+            FROM decided d WHERE p.id = ANY (ARRAY (SELECT id FROM decided)) AND p.id = d.id
             RETURNING p.id, p.user_id, p.chatroom_id, p.sequence, p.content, p.created_at,
                       d.status, d.response_id, d.reply
         ), messages AS (

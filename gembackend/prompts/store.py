@@ -85,7 +85,8 @@ async def claim(
     or have one attempt left after one) at most `suspects` are claimed.
 
     The plan does not depend on statistics, which are old when a burst comes: heads are looked up room by room and
-    locked by their primary key, one after another, whatever the planner takes the tables for.
+    locked by their primary key, one after another, and written to by a list of keys, whatever the planner takes the
+    tables for.
     """
     rows = await connection.fetch(
         """
@@ -114,7 +115,7 @@ async def claim(
             SET status = 'running', fence = p.fence + 1, attempts = greatest(p.attempts, least(p.attempts + 1, $3)),
                 takeovers = p.takeovers + chosen.taken_over::integer,
                 lease_until = now() + make_interval(secs => $2), leased_by = $5
-            FROM chosen WHERE p.id = chosen.id
+            FROM chosen WHERE p.id = ANY (ARRAY (SELECT id FROM chosen)) AND p.id = chosen.id
             RETURNING p.id, p.chatroom_id, p.fence, p.attempts, chosen.exhausted, chosen.taken_over, chosen.suspect,
                       p.content, p.regenerates, p.request_id, p.created_at, p.traceparent,
                       extract(epoch FROM now() - CASE WHEN chosen.taken_over THEN chosen.lease_until
@@ -175,7 +176,7 @@ async def extend_leases(connection: Connection, held: Sequence[tuple[UUID, int]]
             WHERE p.fence = held.fence AND p.status = 'running'
         )
         UPDATE prompts p SET lease_until = now() + make_interval(secs => $3)
-        FROM mine WHERE p.id = mine.id
+        WHERE p.id = ANY (ARRAY (SELECT id FROM mine))
         RETURNING p.id
         """,
         [prompt_id for prompt_id, _ in held],

@@ -6,7 +6,13 @@ import os
 import subprocess
 import sys
 
+import asyncpg
+import pytest
+
+from gembackend import config
+from gembackend.dead_letters import replay
 from gembackend.embedded.gemini import Behaviour
+from gembackend.prompts import dead_letter_store
 from tests.acceptance.site import Site
 from tests.processes import ROOT
 
@@ -67,3 +73,27 @@ async def test_dead_letters_are_listed_and_replayed_at_the_tail_of_their_room(si
     assert await site.value("SELECT used FROM prompt_usage") == 1, "its unit was given back and is not taken again"
     assert await dead_letters(site, "list", "--json") == (0, "")
     await site.at_rest()
+
+
+async def test_many_dead_letters_are_queued_again_a_part_at_a_time_each_once_and_in_the_order_of_their_rooms(
+    database_url: str, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letter_store, "REPLAYED_AT_ONCE", 7)
+    await db.execute(
+        """
+        INSERT INTO users (id, phone, password_hash) VALUES (gen_random_uuid(), '+14155550100', 'x');
+        INSERT INTO chatrooms_metadata (id, user_id, name, last_sequence)
+        SELECT gen_random_uuid(), id, 'room', 10 FROM users, generate_series(1, 5);
+        INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, status, error_code, request_id, finished_at)
+        SELECT gen_random_uuid(), user_id, id, n, n::text, 'failed', 'gemini_error', 'test', now() + n * interval '1 s'
+        FROM chatrooms_metadata, generate_series(1, 10) n
+        """
+    )
+    said: list[str] = []
+    settings = config.load({"DATABASE_URL": database_url}, "store")
+    assert await replay(settings, None, as_json=False, say=said.append) == 0
+    assert said == ["50 queued again, each at the tail of its chatroom."]
+    rows = await db.fetch(
+        "SELECT array_agg(content ORDER BY sequence) AS told FROM prompts WHERE status = 'queued' GROUP BY chatroom_id"
+    )
+    assert [row["told"] for row in rows] == [[str(number) for number in range(1, 11)]] * 5

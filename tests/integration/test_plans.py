@@ -13,6 +13,7 @@ from gembackend.chatrooms import store as chatrooms
 from gembackend.live import store as live
 from gembackend.messages import store as messages
 from gembackend.messages.rules import NewPrompt
+from gembackend.plumbing import pooler
 from gembackend.plumbing.ids import new_id
 from gembackend.prompts import cancel_store, finish_store, store, sweep_store
 from gembackend.prompts.finish_store import Ending
@@ -21,6 +22,13 @@ from gembackend.quota import store as quota
 ROOMS, EACH, LONG = 1500, 20, 10_000
 BATCH = 64
 PHONE = "+14155550100"
+
+
+_QUEUED = """
+    INSERT INTO prompts (id, user_id, chatroom_id, sequence, content, status, request_id, available_at)
+    SELECT gen_random_uuid(), user_id, id, 1000 + n, 'hi', 'queued', 'test', now() - interval '1 minute'
+    FROM chatrooms_metadata, generate_series(1, $1::integer) n WHERE name = 'new'
+"""
 
 
 class Counting:
@@ -162,6 +170,57 @@ async def test_in_a_burst_no_hot_statement_touches_more_pages_than_its_result_ne
     assert {name: pages for name, pages in touched.items() if pages[0] > pages[1]} == {}
 
 
+async def test_no_plan_is_kept_from_when_the_tables_were_empty(db: asyncpg.Connection) -> None:
+    statements = {
+        "claim": lambda: _claim(db, rooms),
+        "rooms with due heads": lambda: store.rooms_with_due_heads(db, rooms),
+        "finish": lambda: finish_store.finish(db, endings, 5),
+        "extend leases": lambda: store.extend_leases(db, held, 30),
+        "accept": lambda: store.accept(db, news, 1000, 1000, 1000),
+        "waiting rooms": lambda: sweep_store.waiting_rooms(db, 2.0, 1000),
+        "finished among": lambda: live.finished_among(db, ids),
+        "room states": lambda: live.room_states(db, rooms),
+        "a prompt": lambda: messages.prompt(db, user_id, ids[0]),
+        "the latest exchange": lambda: messages.latest(db, user_id, rooms[0]),
+        "the story": lambda: messages.story(db, user_id, rooms[0], 0, 100),
+        "a page of messages": lambda: messages.page(db, user_id, rooms[0], 0, 50),
+        "a page of rooms": lambda: chatrooms.page(db, user_id, None, 50),
+    }
+    for name, value in pooler.SETTINGS.items():
+        if not name.endswith("_timeout"):
+            await db.execute(f"SET {name} = '{value}'")
+    user_id = await db.fetchval(
+        "INSERT INTO users (id, phone, password_hash) VALUES (gen_random_uuid(), '+14155550100', 'x') RETURNING id"
+    )
+    await db.execute("ANALYZE")
+    rooms, ids = [new_id() for _ in range(BATCH)], [new_id() for _ in range(BATCH)]
+    endings = [Ending(one, 1, "answered", response_id=str(one), reply="ho") for one in ids]
+    held = [(one, 1) for one in ids]
+    news = [NewPrompt(new_id(), user_id, room, "hi", f"key {room}", "test") for room in rooms]
+    for _ in range(10):  # after five executions a plan may be kept
+        for work in statements.values():
+            async with db.transaction():
+                await work()
+    await _rooms(db, "new", ROOMS)
+    await db.execute(_QUEUED, EACH)
+    rooms = [row["id"] for row in await db.fetch("SELECT id FROM chatrooms_metadata LIMIT $1", BATCH)]
+    claimed = await _claim(db, rooms)
+    ids = [one.id for one in claimed]
+    endings = [Ending(one, 1, "answered", response_id=str(one), reply="ho") for one in ids]
+    held = [(one, 1) for one in ids]
+    news = [NewPrompt(new_id(), user_id, room, "hi", f"key {room}", "test") for room in rooms]
+    read = {}
+    for name, work in statements.items():
+        doing = db.transaction()
+        await doing.start()
+        before = await _rows_read(db)
+        await work()
+        read[name] = await _rows_read(db) - before
+        await doing.rollback()
+    most = {"waiting rooms": 3 * sweep_store.LOOKED_AT}
+    assert {name: rows for name, rows in read.items() if rows > most.get(name, 100 * BATCH)} == {}
+
+
 async def test_a_search_goes_on_behind_what_it_has_looked_at_until_it_has_seen_every_room(
     burst: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,4 +253,13 @@ async def _rooms(db: asyncpg.Connection, name: str, count: int) -> None:
 async def _claim(connection: Any, rooms: list[UUID]) -> list[store.Claimed]:
     return await store.claim(
         connection, rooms, lease_seconds=30, max_attempts=5, history_messages=20, suspects=1, owner="test"
+    )
+
+
+async def _rows_read(db: asyncpg.Connection) -> int:
+    """How many rows the transaction has read so far, in whatever way."""
+    return int(
+        await db.fetchval(
+            "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint FROM pg_stat_xact_user_tables"
+        )
     )

@@ -122,15 +122,16 @@ async def test_no_more_prompts_than_workers_are_in_flight_and_rooms_take_turns(
 ) -> None:
     async with running(database_url, redis_url, prompt_workers=3) as engine:
         rooms = [await engine.room() for _ in range(6)]
-        most = 0
+        most, all_sent = 0, asyncio.Event()
 
         def count(_call: object) -> Behaviour:
             nonlocal most
             most = max(most, sum(1 for call in engine.gemini.calls if call.finished is None))
-            return Behaviour(latency=0.01)
+            return Behaviour(hold=all_sent, latency=0.01)
 
         engine.gemini.rule(count)
         sent = [(room, await engine.send(room, f"{turn}")) for turn in range(4) for room in rooms]
+        all_sent.set()
         await asyncio.gather(*(engine.finished(room, verdict.prompt_id) for room, verdict in sent))
         assert most == 3
         first_half = [call.prompt for call in engine.gemini.calls[:12]]

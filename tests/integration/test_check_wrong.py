@@ -82,10 +82,10 @@ async def gateway() -> AsyncIterator[asyncio.Server]:
 
 
 @pytest.fixture
-async def site(database_url: str, redis_url: str, gateway: asyncio.Server) -> AsyncIterator[Installation]:
+async def site(direct_url: str, redis_url: str, gateway: asyncio.Server) -> AsyncIterator[Installation]:
     gemini, stripe = GeminiStandIn(), StripeStandIn()
     environment = {
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": direct_url,
         "REDIS_URL": redis_url,
         "JWT_SECRET_KEY": SECRET,
         "GEMINI_API_KEY": "AIza-hush",

@@ -47,9 +47,9 @@ async def test_behind_a_lock_that_is_held_for_long_there_are_no_more_backends_th
 
 
 async def test_a_statement_that_is_cancelled_keeps_its_place_until_the_server_has_let_go_of_it(
-    database_url: str, db: asyncpg.Connection
+    direct_url: str, db: asyncpg.Connection
 ) -> None:
-    database = Database(database_url, 2)
+    database = Database(direct_url, 2)
     await database.open()
 
     async def slow() -> None:
